@@ -1,0 +1,7 @@
+//! The wire format: headers as they lie in a packet, and what they mean.
+
+pub mod checksum;
+pub mod eth;
+pub mod frame;
+pub mod ipv4;
+pub mod tcp;

@@ -1,0 +1,305 @@
+//! What the agent and the command line say to each other: the JSON bodies of
+//! the admin API, version 1.
+//!
+//! Plain data. Times are milliseconds in fields that end in `_ms`; counters
+//! are totals since the maps were created, which is longer than the agent has
+//! lived where it adopted them. Fields may be added within a version, never
+//! renamed or removed: a reader ignores what it does not know.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Algorithm, Hook, PoolName, Route, ServerName, ServiceName, word::words};
+
+/// Where the API answers.
+pub mod path {
+    /// [`Status`](super::Status).
+    pub const STATUS: &str = "/v1/status";
+    /// [`Stats`](super::Stats).
+    pub const STATS: &str = "/v1/stats";
+    /// [`Flows`](super::Flows); the query is a [`FlowFilter`](super::FlowFilter).
+    pub const FLOWS: &str = "/v1/flows";
+    /// All of them.
+    pub const ALL: [&str; 3] = [STATUS, STATS, FLOWS];
+}
+
+/// `GET /v1/status`: what the agent believes and does now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the running agent.
+    pub version: String,
+    /// The NIC that the program is attached to.
+    pub interface: String,
+    /// How it is attached.
+    pub hook: Hook,
+    /// Process id of the agent.
+    pub pid: u32,
+    /// Since the agent started.
+    pub uptime_ms: u64,
+    /// By name.
+    pub services: Vec<ServiceStatus>,
+    /// By name.
+    pub pools: Vec<PoolStatus>,
+}
+
+/// One service, and where its connections go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Name of the service.
+    pub name: ServiceName,
+    /// The VIP and port.
+    pub listen: SocketAddr,
+    /// Which servers it may use.
+    pub route: Route,
+    /// How one of them is chosen.
+    pub algorithm: Algorithm,
+    /// Name of its pool.
+    pub pool: PoolName,
+    /// Whether there is a target at all.
+    pub state: ServiceState,
+    /// The targets that new connections may be given, by server.
+    pub targets: Vec<TargetStatus>,
+}
+
+words! {
+    /// Whether a service takes connections.
+    pub enum ServiceState {
+        /// There is at least one target.
+        Serving = "serving",
+        /// There is none: new connections are refused with a RST.
+        NoTarget = "no-target",
+    }
+}
+
+/// One server as one service sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    /// The id that the kernel's tables use.
+    pub id: u32,
+    /// Name of the server.
+    pub server: ServerName,
+    /// Where its connections go.
+    pub address: SocketAddr,
+    /// Open connections, as of the agent's last sweep over the flows.
+    pub connections: u64,
+}
+
+/// One pool, and what its servers say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Name of the pool.
+    pub name: PoolName,
+    /// The server that is the leader by the rules of fencing, not just by its
+    /// own claim.
+    pub leader: Option<ServerName>,
+    /// The leader's term, where the servers tell.
+    pub term: Option<u64>,
+    /// Why there is no leader although there should be one, or what else an
+    /// operator must know.
+    pub problem: Option<String>,
+    /// In the order of the configuration.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// One server, and its last check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Name of the server.
+    pub name: ServerName,
+    /// Where connections go.
+    pub address: SocketAddr,
+    /// Where probes go.
+    pub check_address: SocketAddr,
+    /// By `rise` and `fall`.
+    pub state: ServerState,
+    /// What the server says of itself.
+    pub role: Role,
+    /// The term it last told.
+    pub term: Option<u64>,
+    /// `None` until the first check is done.
+    pub check: Option<CheckStatus>,
+    /// How long `state` has been what it is.
+    pub since_ms: u64,
+}
+
+words! {
+    /// Whether a server may be used, in HAProxy's words.
+    pub enum ServerState {
+        /// It may be used.
+        Up = "UP",
+        /// Its checks fail, or none has been done.
+        Down = "DOWN",
+        /// It gets no new connections; the old ones may end.
+        Drain = "DRAIN",
+        /// An operator took it out.
+        Maint = "MAINT",
+    }
+}
+
+words! {
+    /// What a server says of itself.
+    pub enum Role {
+        /// The one that may write.
+        Leader = "leader",
+        /// It follows a leader, and may serve reads.
+        Replica = "replica",
+        /// It did not say, or nobody asked.
+        Unknown = "unknown",
+    }
+}
+
+/// The outcome of the last check of a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// One of HAProxy's codes: `L4OK`, `L4CON`, `L4TOUT`, `L7OK`, `L7STS`,
+    /// `L7TOUT`, `L7RSP`.
+    pub code: String,
+    /// What a human wants to know beyond the code: `503 Service Unavailable`.
+    pub detail: String,
+    /// How long the check took.
+    pub took_ms: u64,
+    /// How long ago it ended.
+    pub ago_ms: u64,
+}
+
+/// `GET /v1/stats`: the kernel's counters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// What became of the packets, by reason; reasons that never occurred
+    /// included.
+    pub verdicts: Vec<VerdictStats>,
+    /// By name.
+    pub services: Vec<ServiceStats>,
+    /// By service, then server.
+    pub targets: Vec<TargetStats>,
+    /// How full the connection tables are.
+    pub table: TableStats,
+}
+
+/// Packets that met one verdict for one reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerdictStats {
+    /// `not-ours`, `no-target`, …: the data path's own list.
+    pub reason: String,
+    /// `pass`, `drop`, `transmit`, `redirect` or `reset`.
+    pub action: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes on the wire, without the frame check sequence.
+    pub bytes: u64,
+}
+
+/// Connections of one service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStats {
+    /// Name of the service.
+    pub service: ServiceName,
+    /// The VIP and port.
+    pub listen: SocketAddr,
+    /// Connections accepted.
+    pub connections: u64,
+    /// Connections refused: no target, no port, no room.
+    pub refused: u64,
+}
+
+/// Traffic of one target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetStats {
+    /// Name of the service.
+    pub service: ServiceName,
+    /// Name of the server.
+    pub server: ServerName,
+    /// The id that the kernel's tables use.
+    pub id: u32,
+    /// Connections that are open now.
+    pub open: u64,
+    /// Connections that were ever given to it.
+    pub connections: u64,
+    /// Packets from clients to the server.
+    pub packets_in: u64,
+    /// Bytes from clients to the server.
+    pub bytes_in: u64,
+    /// Packets from the server to clients.
+    pub packets_out: u64,
+    /// Bytes from the server to clients.
+    pub bytes_out: u64,
+    /// Connections that the server refused.
+    pub refused: u64,
+}
+
+/// How full the connection tables are. A connection takes two flows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TableStats {
+    /// Flows of established connections.
+    pub flows: u64,
+    /// Room for such flows.
+    pub flows_max: u64,
+    /// Room for the flows of connections whose handshake is not finished.
+    pub pending_max: u64,
+}
+
+/// `GET /v1/flows`: the connection table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flows {
+    /// One entry per connection, at most `limit`.
+    pub flows: Vec<FlowStatus>,
+    /// How many connections met the filter.
+    pub total: u64,
+    /// Whether some of them were left off.
+    pub truncated: bool,
+}
+
+/// One connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// Name of the service.
+    pub service: ServiceName,
+    /// The client.
+    pub client: SocketAddr,
+    /// What the client connected to.
+    pub vip: SocketAddr,
+    /// What the server sees as its peer.
+    pub snat: SocketAddr,
+    /// Where the connection goes.
+    pub server: SocketAddr,
+    /// The server's name; its address where the configuration no longer has it.
+    pub server_name: ServerName,
+    /// State of the connection as the data path tracks it.
+    pub state: String,
+    /// Since the last segment in either direction.
+    pub idle_ms: u64,
+}
+
+/// Which connections `GET /v1/flows` lists: the parameters of its query.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowFilter {
+    /// Only this service's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// Only this server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerName>,
+    /// How many at most; [`FlowFilter::LIMIT`] where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+impl FlowFilter {
+    /// Unless the query says otherwise.
+    pub const LIMIT: usize = 1000;
+
+    /// How many connections to list at most.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit.unwrap_or(Self::LIMIT)
+    }
+}
+
+/// The body of every answer that is not 200.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What went wrong, in one line.
+    pub error: String,
+}

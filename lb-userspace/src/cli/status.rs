@@ -1,0 +1,129 @@
+//! `lb status`: services, their targets, and what the servers say.
+
+use std::io::{self, Write};
+
+use super::table::{Align, Table, duration, or_dash};
+use crate::api::{CheckStatus, PoolStatus, ServerStatus, ServiceStatus, Status};
+
+/// A cell names no more targets than this; `--json` has them all.
+const TARGETS_SHOWN: usize = 5;
+
+pub(super) fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
+    let Status {
+        version,
+        interface,
+        hook,
+        pid,
+        uptime_ms,
+        services,
+        pools,
+    } = status;
+    let uptime = duration(*uptime_ms);
+    writeln!(
+        out,
+        "lb {version} on {interface} ({hook}), pid {pid}, up {uptime}"
+    )?;
+    writeln!(out)?;
+    print_services(services, out)?;
+    for pool in pools {
+        writeln!(out)?;
+        print_pool(pool, out)?;
+    }
+    Ok(())
+}
+
+fn print_services(services: &[ServiceStatus], out: &mut dyn Write) -> io::Result<()> {
+    let mut table = Table::new(&[
+        ("SERVICE", Align::Left),
+        ("LISTEN", Align::Left),
+        ("ROUTE", Align::Left),
+        ("POOL", Align::Left),
+        ("STATE", Align::Left),
+        ("OPEN", Align::Right),
+        ("TARGETS", Align::Left),
+    ]);
+    for service in services {
+        let open: u64 = service
+            .targets
+            .iter()
+            .map(|target| target.connections)
+            .sum();
+        table.row([
+            service.name.to_string(),
+            service.listen.to_string(),
+            service.route.to_string(),
+            service.pool.to_string(),
+            service.state.to_string(),
+            open.to_string(),
+            targets(service),
+        ]);
+    }
+    table.print(out)
+}
+
+fn targets(service: &ServiceStatus) -> String {
+    let all = service.targets.len();
+    let shown = service.targets.iter().take(TARGETS_SHOWN);
+    let mut cell: Vec<String> = shown.map(|target| target.server.to_string()).collect();
+    if all > TARGETS_SHOWN {
+        cell.push(format!("+{}", all - TARGETS_SHOWN));
+    }
+    if cell.is_empty() {
+        return "-".to_owned();
+    }
+    cell.join(" ")
+}
+
+fn print_pool(pool: &PoolStatus, out: &mut dyn Write) -> io::Result<()> {
+    write!(out, "pool {}", pool.name)?;
+    // A pool that is not asked for roles has no leader to miss.
+    match (&pool.leader, pool.term) {
+        (Some(leader), Some(term)) => write!(out, ", leader {leader}, term {term}")?,
+        (Some(leader), None) => write!(out, ", leader {leader}")?,
+        (None, _) => {}
+    }
+    if let Some(problem) = &pool.problem {
+        write!(out, ", problem: {}", problem.replace(char::is_control, "?"))?;
+    }
+    writeln!(out)?;
+    let mut table = Table::new(&[
+        ("SERVER", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("STATE", Align::Left),
+        ("SINCE", Align::Right),
+        ("ROLE", Align::Left),
+        ("TERM", Align::Right),
+        ("CHECK", Align::Left),
+    ]);
+    for server in &pool.servers {
+        table.row([
+            server.name.to_string(),
+            server.address.to_string(),
+            server.state.to_string(),
+            duration(server.since_ms),
+            server.role.to_string(),
+            or_dash(server.term),
+            check(server),
+        ]);
+    }
+    table.print(out)
+}
+
+fn check(server: &ServerStatus) -> String {
+    let Some(check) = &server.check else {
+        return "none yet".to_owned();
+    };
+    let CheckStatus {
+        code,
+        detail,
+        took_ms,
+        ago_ms,
+    } = check;
+    let (took, ago) = (duration(*took_ms), duration(*ago_ms));
+    let detail = if detail.is_empty() {
+        String::new()
+    } else {
+        format!(": {detail}")
+    };
+    format!("{code} in {took}, {ago} ago{detail}")
+}

@@ -1,0 +1,288 @@
+//! The validated configuration: plain data that the engine and the shell can
+//! trust without looking twice.
+//!
+//! A value of [`Config`] that came from a file keeps every rule of
+//! `docs/operations.md`: names resolve, addresses can be steered to, listeners
+//! are unique, durations are in range, and everything fits the kernel's
+//! tables. This module never reads anything but the one file it is given; what
+//! the command line overrides is applied by `cli`.
+
+mod file;
+mod name;
+mod pool;
+mod problem;
+mod raw;
+mod rules;
+mod service;
+pub(crate) mod value;
+pub(crate) mod word;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+pub use name::{NAME_LENGTH_MAX, PoolName, ServerName, ServiceName, well_formed};
+pub use problem::{LoadError, Problem};
+use word::words;
+
+/// Everything that one agent does, on one interface.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The NIC to attach to. `None`: the command line has to name it.
+    pub interface: Option<String>,
+    /// Where in the kernel the program is attached.
+    pub hook: Hook,
+    /// The sizes of the kernel's connection tables.
+    pub limits: Limits,
+    /// What the servers see as the source of a connection.
+    pub snat: Snat,
+    /// The named sets of servers.
+    pub pools: BTreeMap<PoolName, Pool>,
+    /// What clients connect to. Never empty.
+    pub services: BTreeMap<ServiceName, Service>,
+}
+
+words! {
+    /// Where in the kernel the program is attached. Never changed silently: a
+    /// driver without native XDP is an error, not a fallback.
+    pub enum Hook {
+        /// In the driver, before a socket buffer exists. The fast path.
+        XdpNative = "xdp-native",
+        /// In the stack's receive path, for drivers without native XDP.
+        XdpGeneric = "xdp-generic",
+    }
+}
+
+/// The sizes of the kernel's connection tables, fixed while the maps live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Established connections. One more is refused; none is ever evicted.
+    pub connections: u32,
+    /// Connections whose handshake is not finished. The oldest give way.
+    pub half_open: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 131_072,
+            half_open: 16_384,
+        }
+    }
+}
+
+/// The source address and ports of the connections towards the servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snat {
+    /// `None`: the interface's first address that is no VIP.
+    pub address: Option<IpAddr>,
+    /// Source ports. The default lies below Linux's ephemeral range (32768 to
+    /// 60999), so that the balancer's host can open connections of its own.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl Default for Snat {
+    fn default() -> Self {
+        Self {
+            address: None,
+            ports: 1024..=32_767,
+        }
+    }
+}
+
+/// A named set of servers, and how they are checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// The pool's name: `kv` in `[pool.kv]`.
+    pub name: PoolName,
+    /// How the servers are found to be UP or DOWN.
+    pub check: Check,
+    /// How a server is asked for its role. `Some` only with an HTTP check.
+    pub role: Option<RoleCheck>,
+    /// In the order of the file. Never empty; names and addresses are unique.
+    pub servers: Vec<Server>,
+}
+
+/// How a server is found to be UP or DOWN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is asked, and which answer is good.
+    pub kind: CheckKind,
+    /// The port of all of the pool's servers that do not name their own.
+    /// `None`: the port that the server serves on.
+    pub port: Option<u16>,
+    /// From the start of one probe to the start of the next. Default 1 s.
+    pub interval: Duration,
+    /// A probe without an answer by then has failed; never more than
+    /// `interval`, so that probes of one server do not overlap. Default: the
+    /// interval.
+    pub timeout: Duration,
+    /// Consecutive good answers that make a DOWN server UP. Default 2.
+    pub rise: u32,
+    /// Consecutive failures that make an UP server DOWN. Default 3.
+    pub fall: u32,
+}
+
+impl Check {
+    /// `interval` unless the file says otherwise.
+    pub const INTERVAL: Duration = Duration::from_secs(1);
+    /// `rise` unless the file says otherwise.
+    pub const RISE: u32 = 2;
+    /// `fall` unless the file says otherwise.
+    pub const FALL: u32 = 3;
+}
+
+/// What is asked of a server, and which answer is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// The port accepts a connection.
+    Tcp,
+    /// The port answers an HTTP GET.
+    Http {
+        /// `None`: the pool's role paths are the check, and the server is UP
+        /// when one of them answers 200.
+        path: Option<String>,
+        /// The good answers to `path`. Default 200 to 299: a redirect says
+        /// nothing about the server's health.
+        expect_status: Vec<StatusRange>,
+    },
+}
+
+/// HTTP status codes from `first` to `last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusRange {
+    /// At least 100.
+    pub first: u16,
+    /// At most 599, and not below `first`.
+    pub last: u16,
+}
+
+impl StatusRange {
+    /// 200 to 299.
+    pub const SUCCESS: Self = Self {
+        first: 200,
+        last: 299,
+    };
+
+    /// Whether `status` is one of these codes.
+    #[must_use]
+    pub const fn contains(self, status: u16) -> bool {
+        self.first <= status && status <= self.last
+    }
+}
+
+/// Paths on the check port that answer 200 while the server has the role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleCheck {
+    /// 200 while the server is the one that may write: `/primary`.
+    pub leader: String,
+    /// 200 while the server may serve reads: `/replica`.
+    pub replica: String,
+}
+
+/// One backend node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Unique in its pool.
+    pub name: ServerName,
+    /// Where clients' connections go.
+    pub address: SocketAddr,
+    /// Where probes go.
+    pub check_address: SocketAddr,
+}
+
+/// A VIP and port that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The service's name: `kv-write` in `[service.kv-write]`.
+    pub name: ServiceName,
+    /// Unique among the services, and never the address of a server.
+    pub listen: SocketAddr,
+    /// A key of [`Config::pools`].
+    pub pool: PoolName,
+    /// Which servers of the pool the service may use. All routes but `any`
+    /// need a pool with roles.
+    pub route: Route,
+    /// How one of the usable servers is chosen. Unused by `leader`, where
+    /// there is no choice.
+    pub algorithm: Algorithm,
+    /// What becomes of the connections to a server that lost the role which
+    /// the route asks for. Default: `reset` for `leader`, else `keep`.
+    pub on_change: OnChange,
+    /// What becomes of the connections to a server that is DOWN. Default
+    /// `reset`.
+    pub on_down: OnDown,
+    /// A connection without a segment for so long is forgotten. Default 350 s,
+    /// the value that users of network load balancers know.
+    pub idle_timeout: Duration,
+}
+
+impl Service {
+    /// Unless the file says otherwise.
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(350);
+}
+
+words! {
+    /// Which servers of the pool a service may use.
+    pub enum Route {
+        /// The one leader, or nobody.
+        Leader = "leader",
+        /// The replicas.
+        Replicas = "replicas",
+        /// The replicas; the leader only where no replica is UP.
+        ReplicasFirst = "replicas-first",
+        /// Every server that is UP, whatever its role.
+        Any = "any",
+    }
+}
+
+impl Route {
+    /// How many slots one half of a service's table has.
+    #[must_use]
+    pub const fn slots(self, algorithm: Algorithm) -> u32 {
+        match (self, algorithm) {
+            (Self::Leader, Algorithm::Maglev) => 1,
+            (Self::Replicas | Self::ReplicasFirst | Self::Any, Algorithm::Maglev) => MAGLEV_SLOTS,
+        }
+    }
+}
+
+/// The size of a Maglev table: a prime, and more than a hundred slots for each
+/// server of a large pool, so that shares differ by less than a percent.
+pub const MAGLEV_SLOTS: u32 = 16_381;
+
+words! {
+    /// How one of several usable servers is chosen for a new connection.
+    pub enum Algorithm {
+        /// Consistent hashing of the client's and the service's address and
+        /// port: equal tables give equal answers, on every balancer.
+        Maglev = "maglev",
+    }
+}
+
+words! {
+    /// What becomes of the connections to a server that lost its role.
+    pub enum OnChange {
+        /// Both ends are reset at once, idle connections too.
+        Reset = "reset",
+        /// No new connections; the old ones may end within 30 s, then they are
+        /// reset.
+        Drain = "drain",
+        /// No new connections; the old ones are reset after 30 s.
+        Keep = "keep",
+    }
+}
+
+words! {
+    /// What becomes of the connections to a server that is DOWN.
+    pub enum OnDown {
+        /// Both ends are reset at once, idle connections too.
+        Reset = "reset",
+        /// No new connections; the old ones may end within 30 s, then they are
+        /// reset.
+        Drain = "drain",
+        /// No new connections; the old ones are reset after 30 s.
+        Keep = "keep",
+    }
+}

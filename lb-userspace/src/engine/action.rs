@@ -1,0 +1,172 @@
+//! What the engine wants done: one closed enum.
+//!
+//! The shell executes actions in the order in which they are given, and
+//! decides nothing. [`Notice`] is data, so that the log, the metrics and the
+//! tests read the same thing.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::api::{ServerState, ServiceState};
+use crate::config::{PoolName, ServerName, ServiceName};
+use crate::engine::plan::Op;
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Bring these changes into the kernel's tables, in this order.
+    Apply(Vec<Op>),
+    /// Check a server now; its schedule goes on from there.
+    CheckNow {
+        /// The server's pool.
+        pool: PoolName,
+        /// The server.
+        server: ServerName,
+    },
+    /// Probe the servers of a pool at another pace from now on. A pool starts
+    /// at [`Pace::Normal`].
+    Pace {
+        /// The pool.
+        pool: PoolName,
+        /// How often.
+        pace: Pace,
+    },
+    /// Tell the operator: one line.
+    Notice(Notice),
+}
+
+/// How often a pool's servers are probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pace {
+    /// Once every `interval`.
+    Normal,
+    /// As often as makes sense: the pool should have a leader and has none.
+    Fast,
+}
+
+/// A change that an operator would want to see, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A server became UP or DOWN.
+    Server {
+        /// The server's pool.
+        pool: PoolName,
+        /// The server.
+        server: ServerName,
+        /// What it is now.
+        state: ServerState,
+        /// The code of the check that decided: `L4CON`.
+        code: &'static str,
+        /// What else the check found.
+        detail: String,
+    },
+    /// A pool has another leader, or none any more.
+    Leader {
+        /// The pool.
+        pool: PoolName,
+        /// The one before.
+        from: Option<ServerName>,
+        /// The one from now on.
+        to: Option<ServerName>,
+        /// The new leader's term, where it tells.
+        term: Option<u64>,
+    },
+    /// Something is wrong with a pool's leadership, or no longer (`None`).
+    Problem {
+        /// The pool.
+        pool: PoolName,
+        /// What, and what to do about it.
+        problem: Option<String>,
+    },
+    /// A service found its first target, or lost its last one.
+    Service {
+        /// The service.
+        service: ServiceName,
+        /// What it is now.
+        state: ServiceState,
+    },
+    /// The kernel's tables have no room for a service or a server.
+    NoRoom {
+        /// The service.
+        service: ServiceName,
+        /// The server, or `None` where the service itself has no room.
+        server: Option<SocketAddr>,
+    },
+}
+
+impl Notice {
+    /// Whether somebody may have to act.
+    #[must_use]
+    pub const fn is_bad(&self) -> bool {
+        match self {
+            Self::Server { state, .. } => matches!(state, ServerState::Down),
+            Self::Leader { to, .. } => to.is_none(),
+            Self::Problem { problem, .. } => problem.is_some(),
+            Self::Service { state, .. } => matches!(state, ServiceState::NoTarget),
+            Self::NoRoom { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Server {
+                pool,
+                server,
+                state,
+                code,
+                detail,
+            } => {
+                write!(out, "server {pool}/{server} is {state}: {code}")?;
+                if detail.is_empty() {
+                    Ok(())
+                } else {
+                    write!(out, " {detail}")
+                }
+            }
+            Self::Leader {
+                pool,
+                from,
+                to,
+                term,
+            } => {
+                write!(out, "pool {pool}: ")?;
+                match (from, to) {
+                    (Some(from), Some(to)) => write!(out, "{to} leads instead of {from}")?,
+                    (None, Some(to)) => write!(out, "{to} leads")?,
+                    (Some(from), None) => write!(out, "{from} leads no more, nobody does")?,
+                    (None, None) => write!(out, "nobody leads")?,
+                }
+                match term {
+                    Some(term) => write!(out, ", term {term}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Problem {
+                pool,
+                problem: Some(problem),
+            } => write!(out, "pool {pool}: {problem}"),
+            Self::Problem {
+                pool,
+                problem: None,
+            } => write!(out, "pool {pool}: no problem any more"),
+            Self::Service { service, state } => write!(out, "service {service} is {state}"),
+            Self::NoRoom {
+                service,
+                server: Some(server),
+            } => {
+                write!(
+                    out,
+                    "no target id is left for {server} in service {service}"
+                )
+            }
+            Self::NoRoom {
+                service,
+                server: None,
+            } => {
+                write!(out, "the slot table has no room for service {service}")
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Configurations and reports for the engine's tests.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use lb_common::target::Hop;
+
+use super::{CheckReport, Event, NextHop, Outcome, Role, RoleClaim};
+use crate::config::{
+    Algorithm, Check, CheckKind, Config, Hook, Limits, OnChange, OnDown, Pool, RoleCheck, Route,
+    Server, Service, Snat,
+};
+
+/// How often the servers of [`pool`] are checked.
+pub const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Server `n1`, `n2`, …
+pub fn server(number: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 10 + number], 8081))
+}
+
+/// The VIP at a port.
+pub fn vip(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 100], port))
+}
+
+/// A pool `kv` of three servers with roles; rise 2, fall 3.
+pub fn pool() -> Pool {
+    let server = |number| Server {
+        name: format!("n{number}").into(),
+        address: server(number),
+        check_address: SocketAddr::new(server(number).ip(), 10_001),
+    };
+    Pool {
+        name: "kv".into(),
+        check: Check {
+            kind: CheckKind::Http {
+                path: None,
+                expect_status: vec![],
+            },
+            port: Some(10_001),
+            interval: INTERVAL,
+            timeout: INTERVAL,
+            rise: 2,
+            fall: 3,
+        },
+        role: Some(RoleCheck {
+            leader: "/primary".into(),
+            replica: "/replica".into(),
+        }),
+        servers: (1..=3).map(server).collect(),
+    }
+}
+
+/// A service of that pool with the defaults of its route.
+pub fn service(name: &str, port: u16, route: Route) -> Service {
+    Service {
+        name: name.into(),
+        listen: vip(port),
+        pool: "kv".into(),
+        route,
+        algorithm: Algorithm::Maglev,
+        on_change: if route == Route::Leader {
+            OnChange::Reset
+        } else {
+            OnChange::Keep
+        },
+        on_down: OnDown::Reset,
+        idle_timeout: Service::IDLE_TIMEOUT,
+    }
+}
+
+/// That pool behind these services.
+pub fn config(services: &[Service]) -> Config {
+    let pool = pool();
+    Config {
+        interface: Some("eth0".into()),
+        hook: Hook::XdpNative,
+        limits: Limits::default(),
+        snat: Snat::default(),
+        pools: [(pool.name.clone(), pool)].into(),
+        services: services
+            .iter()
+            .map(|one| (one.name.clone(), one.clone()))
+            .collect(),
+    }
+}
+
+/// A service for writes on port 8080 and one for reads on port 8081.
+pub fn write_and_read() -> Config {
+    config(&[
+        service("write", 8080, Route::Leader),
+        service("read", 8081, Route::Replicas),
+    ])
+}
+
+/// The way to server `number` is known.
+pub fn resolved(number: u8) -> Event {
+    let hop = Hop {
+        destination: [2, 0, 0, 0, 0, number].into(),
+        source: [2, 0, 0, 0, 0, 100].into(),
+    };
+    let route = NextHop {
+        hop,
+        snat: IpAddr::from([10, 0, 0, 100]),
+    };
+    Event::Resolved {
+        server: server(number).ip(),
+        route: Some(route),
+    }
+}
+
+/// What a server may say of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// 200 at /primary.
+    Leads(Option<u64>),
+    /// 200 at /replica.
+    Follows(Option<u64>),
+    /// 503 at both.
+    Neither(Option<u64>),
+    /// Nothing before the timeout.
+    Nothing,
+    /// RST.
+    Refuses,
+}
+
+/// What a check of such a server finds.
+pub fn report(says: Says) -> CheckReport {
+    let claim = |role, term| {
+        Some(RoleClaim {
+            role,
+            term,
+            leader: None,
+            node: None,
+        })
+    };
+    let (outcome, role) = match says {
+        Says::Leads(term) => (Outcome::Answered, claim(Role::Leader, term)),
+        Says::Follows(term) => (Outcome::Answered, claim(Role::Replica, term)),
+        Says::Neither(term) => (Outcome::Status, claim(Role::Unknown, term)),
+        Says::Nothing => (Outcome::AnswerTimeout, None),
+        Says::Refuses => (Outcome::Refused, None),
+    };
+    CheckReport {
+        outcome,
+        detail: String::new(),
+        role,
+        took: Duration::from_millis(1),
+    }
+}
+
+/// A check of server `number` ended.
+pub fn checked(number: u8, says: Says) -> Event {
+    Event::Checked {
+        pool: "kv".into(),
+        server: format!("n{number}").as_str().into(),
+        report: report(says),
+    }
+}
+
+/// As `checked`, where the server also tells its node id and its leader's.
+pub fn checked_with_hint(number: u8, says: Says, leader: &str) -> Event {
+    let mut report = report(says);
+    if let Some(role) = &mut report.role {
+        role.leader = Some(leader.to_owned());
+        role.node = Some(number.to_string());
+    }
+    Event::Checked {
+        pool: "kv".into(),
+        server: format!("n{number}").as_str().into(),
+        report,
+    }
+}

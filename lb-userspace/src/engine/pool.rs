@@ -1,0 +1,479 @@
+//! The servers of one pool: their health, their claims, and who leads them.
+//!
+//! Where `health` and `roles` meet. A pool takes in reports and the passing of
+//! time, and settles after each: the leader it grants, the problem it sees,
+//! which servers to ask again at once. It knows no services and no tables.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::api::ServerState;
+use crate::config::{self, PoolName, Server, ServerName};
+use crate::engine::action::{Action, Notice, Pace};
+use crate::engine::desired::Standing;
+use crate::engine::event::{CheckReport, Outcome, Role, RoleClaim};
+use crate::engine::health::{Evidence, Phase, Thresholds};
+use crate::engine::roles::{Candidate, Claim, Fence, Ruling};
+
+/// How much longer than `interval` and `timeout` together a report may take
+/// before the server counts as failed: the shell's own delays.
+pub const GRACE: Duration = Duration::from_millis(500);
+
+/// One server of the pool.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// As configured.
+    pub server: Server,
+    /// By its checks.
+    pub phase: Phase,
+    /// Since when it is UP, or not.
+    pub since: Instant,
+    /// What the server last said of itself.
+    pub said: Option<RoleClaim>,
+    /// Its last check, and when that ended.
+    pub check: Option<(CheckReport, Instant)>,
+    claim: Claim,
+    /// The node id that it goes by in its cluster.
+    node: Option<String>,
+    /// When knowledge about it was last fresh.
+    fresh: Instant,
+    /// An immediate check was asked for and has not been reported yet.
+    asked: bool,
+}
+
+/// The servers of one pool.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    /// As configured.
+    pub name: PoolName,
+    /// In the order of the configuration.
+    pub members: Vec<Member>,
+    thresholds: Thresholds,
+    has_roles: bool,
+    /// How long knowledge about a server lasts.
+    lifetime: Duration,
+    fence: Fence,
+    leader: Option<(usize, Option<u64>)>,
+    problem: Option<String>,
+    pace: Pace,
+}
+
+impl Pool {
+    /// The pool before its first report.
+    #[must_use]
+    pub fn new(pool: &config::Pool, now: Instant) -> Self {
+        let member = |server: &Server| Member {
+            server: server.clone(),
+            phase: Phase::Unchecked,
+            since: now,
+            said: None,
+            check: None,
+            claim: Claim::Unknown,
+            node: None,
+            fresh: now,
+            asked: false,
+        };
+        let check = &pool.check;
+        Self {
+            name: pool.name.clone(),
+            members: pool.servers.iter().map(member).collect(),
+            thresholds: Thresholds {
+                rise: check.rise,
+                fall: check.fall,
+            },
+            has_roles: pool.role.is_some(),
+            lifetime: check.interval + check.timeout + GRACE,
+            fence: Fence::default(),
+            leader: None,
+            problem: None,
+            pace: Pace::Normal,
+        }
+    }
+
+    /// Takes a server for what the tables that we adopted took it for, until
+    /// its own checks say otherwise.
+    pub fn adopt(&mut self, server: SocketAddr, role: Role) {
+        let mut members = self.members.iter_mut();
+        let Some(member) = members.find(|member| member.server.address == server) else {
+            return;
+        };
+        member.phase = Phase::UP;
+        member.claim = match (role, member.claim) {
+            (Role::Leader, _) | (_, Claim::Adopted) => Claim::Adopted,
+            (Role::Replica, _) => Claim::Replica { term: None },
+            (Role::Unknown, claim) => claim,
+        };
+    }
+
+    /// The server that leads, and its term where it tells.
+    #[must_use]
+    pub fn leader(&self) -> Option<(&Member, Option<u64>)> {
+        self.leader
+            .map(|(server, term)| (&self.members[server], term))
+    }
+
+    /// Why there is no leader, or what else is wrong.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let none = || self.has_roles && self.leader.is_none();
+        let why = || match self.is_opening() {
+            true => "not every server has been checked yet",
+            false => "no server claims to lead",
+        };
+        let problem = self.problem.clone();
+        problem.or_else(|| none().then(|| why().to_owned()))
+    }
+
+    /// The servers as routes see them.
+    #[must_use]
+    pub fn standings(&self) -> Vec<Standing> {
+        let leader = self.leader.map(|(server, _)| server);
+        let members = self.members.iter().enumerate();
+        members
+            .map(|(index, member)| Standing {
+                server: member.server.address,
+                phase: member.phase,
+                role: match member.claim {
+                    _ if leader == Some(index) => Role::Leader,
+                    Claim::Replica { .. } => Role::Replica,
+                    Claim::Adopted | Claim::Leader { .. } | Claim::Unknown => Role::Unknown,
+                },
+            })
+            .collect()
+    }
+
+    /// Takes in what a check found.
+    pub fn report(&mut self, now: Instant, name: &ServerName, report: CheckReport) -> Vec<Action> {
+        let Some(index) = self
+            .members
+            .iter()
+            .position(|member| member.server.name == *name)
+        else {
+            return Vec::new();
+        };
+        let mut actions = Vec::new();
+        let evidence = report.outcome.evidence();
+        let member = &mut self.members[index];
+        member.fresh = now;
+        member.asked = false;
+        if let Some(node) = report.role.as_ref().and_then(|role| role.node.as_ref()) {
+            member.node = Some(node.clone());
+        }
+        let (claim, heard) = believed(member.claim, evidence, report.role.as_ref());
+        member.claim = claim;
+        self.fence.hear(heard);
+        let hint = self.hint(index, report.role.as_ref());
+        let member = &mut self.members[index];
+        member.said = report.role.clone();
+        member.check = Some((report, now));
+        let phase = member.phase.after(evidence, self.thresholds);
+        self.enter(now, index, phase, &mut actions);
+        self.settle(now, Some(index), &mut actions);
+        for server in hint {
+            if self.leader.is_none_or(|(leader, _)| leader != server) {
+                self.ask(server, &mut actions);
+            }
+        }
+        actions
+    }
+
+    /// Lets knowledge expire: a server that no probe has reported on for too
+    /// long has failed, whatever it said last. `resumed` is when the agent
+    /// itself last came back from a stall, during which nobody could report.
+    pub fn expire(&mut self, now: Instant, resumed: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for index in 0..self.members.len() {
+            let member = &mut self.members[index];
+            let silent = now.saturating_duration_since(member.fresh.max(resumed));
+            if silent <= self.lifetime || member.phase == Phase::DOWN {
+                continue;
+            }
+            member.said = None;
+            let report = CheckReport {
+                outcome: Outcome::ConnectTimeout,
+                detail: format!("no check has ended for {silent:.1?}"),
+                role: None,
+                took: silent,
+            };
+            member.check = Some((report, now));
+            self.enter(now, index, Phase::DOWN, &mut actions);
+        }
+        self.settle(now, None, &mut actions);
+        actions
+    }
+
+    /// Asks for an immediate check of the server at `address`.
+    pub fn suspect(&mut self, address: SocketAddr) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let mut members = self.members.iter();
+        if let Some(index) = members.position(|member| member.server.address == address) {
+            self.ask(index, &mut actions);
+        }
+        actions
+    }
+
+    /// Rules on the leadership after anything that may have changed it.
+    /// `reporter` has just been checked, and need not be asked again.
+    pub fn settle(&mut self, now: Instant, reporter: Option<usize>, actions: &mut Vec<Action>) {
+        if !self.has_roles {
+            return;
+        }
+        let ruling = self.fence.rule(&self.candidates());
+        let before = self.leader;
+        self.leader = match ruling {
+            Ruling::Leader { server, term } => Some((server, term)),
+            Ruling::Waiting { .. } | Ruling::Split { .. } | Ruling::Nobody => None,
+        };
+        if let Some((server, _)) = self.leader {
+            // A newer term is taken at the first probe.
+            let phase = self.members[server].phase;
+            self.enter(
+                now,
+                server,
+                if phase.is_up() { phase } else { Phase::UP },
+                actions,
+            );
+        }
+        self.depose(before);
+        self.announce(before, actions);
+        self.hear_the_others(reporter, actions);
+        let problem = self.describe(&ruling);
+        if self.problem != problem {
+            self.problem.clone_from(&problem);
+            actions.push(Action::Notice(Notice::Problem {
+                pool: self.name.clone(),
+                problem,
+            }));
+            if let Ruling::Split { servers, .. } = ruling {
+                for server in servers
+                    .into_iter()
+                    .filter(|&server| reporter != Some(server))
+                {
+                    self.ask(server, actions);
+                }
+            }
+        }
+        if before.is_some() && self.leader.is_none() {
+            for server in (0..self.members.len()).filter(|&server| reporter != Some(server)) {
+                self.ask(server, actions);
+            }
+        }
+    }
+
+    /// Whether a server has not been checked yet since the agent started.
+    fn is_opening(&self) -> bool {
+        self.members.iter().any(Member::is_unheard)
+    }
+
+    /// The servers as far as the ruling is concerned.
+    ///
+    /// An agent that has just started knows no term. To it, the claim of a
+    /// leader that was deposed long ago looks as good as any, if that is the
+    /// first one to answer. So until every server has had its say, nobody
+    /// becomes the leader; whom we took over may go on.
+    fn candidates(&self) -> Vec<Candidate> {
+        let opening = self.is_opening();
+        let incumbent = self.leader.map(|(server, _)| server);
+        let members = self.members.iter().enumerate();
+        let candidate = |(index, member): (usize, &Member)| Candidate {
+            phase: member.phase,
+            claim: match member.claim {
+                Claim::Leader { .. } if opening && incumbent != Some(index) => Claim::Unknown,
+                claim => claim,
+            },
+        };
+        members.map(candidate).collect()
+    }
+
+    /// Asks those at once whose first word a claim waits for.
+    fn hear_the_others(&mut self, reporter: Option<usize>, actions: &mut Vec<Action>) {
+        let claimed = |member: &Member| matches!(member.claim, Claim::Leader { .. });
+        if !self.members.iter().any(claimed) {
+            return;
+        }
+        for index in 0..self.members.len() {
+            if self.members[index].is_unheard() && reporter != Some(index) {
+                self.ask(index, actions);
+            }
+        }
+    }
+
+    /// Drops the claim of a leader that had to give way to a newer one. It was
+    /// right when it claimed; only its next answer tells whether it knows.
+    fn depose(&mut self, before: Option<(usize, Option<u64>)>) {
+        let Some((deposed, _)) = before else { return };
+        let replaced = self.leader.is_some_and(|(server, _)| server != deposed);
+        let outdated = match self.members[deposed].claim {
+            Claim::Leader { term } => !self.fence.admits(term),
+            Claim::Adopted => replaced,
+            Claim::Replica { .. } | Claim::Unknown => false,
+        };
+        if outdated {
+            self.members[deposed].claim = Claim::Unknown;
+        }
+    }
+
+    /// Tells of a change of the leader, and sets the pace that it asks for.
+    fn announce(&mut self, before: Option<(usize, Option<u64>)>, actions: &mut Vec<Action>) {
+        let pace = if self.leader.is_some() {
+            Pace::Normal
+        } else {
+            Pace::Fast
+        };
+        if self.pace != pace {
+            self.pace = pace;
+            actions.push(Action::Pace {
+                pool: self.name.clone(),
+                pace,
+            });
+        }
+        let same = match (before, self.leader) {
+            // The term of an adopted leader becomes known: no news.
+            (Some((old, None)), Some((new, _))) => old == new,
+            (old, new) => old == new,
+        };
+        if !same {
+            let name = |(server, _): (usize, _)| self.members[server].server.name.clone();
+            actions.push(Action::Notice(Notice::Leader {
+                pool: self.name.clone(),
+                from: before.map(name),
+                to: self.leader.map(name),
+                term: self.leader.and_then(|(_, term)| term),
+            }));
+        }
+    }
+
+    /// What an operator must know about a ruling, beyond who leads.
+    fn describe(&self, ruling: &Ruling) -> Option<String> {
+        let name = |server: usize| self.members[server].server.name.as_str();
+        let mut problem = match ruling {
+            Ruling::Split { servers, term } => {
+                let names: Vec<&str> = servers.iter().map(|&server| name(server)).collect();
+                let names = names.join(" and ");
+                let term = term.map_or("without a term".to_owned(), |term| {
+                    format!("in term {term}")
+                });
+                format!("{names} claim to lead {term}: no writer until one of them gives way")
+            }
+            Ruling::Waiting { server } => {
+                format!(
+                    "{} claims to lead, but has not been UP for long enough",
+                    name(*server)
+                )
+            }
+            Ruling::Leader { .. } | Ruling::Nobody => String::new(),
+        };
+        for (index, member) in self.members.iter().enumerate() {
+            let (Claim::Leader { term }, Some(seen)) = (member.claim, self.fence.seen()) else {
+                continue;
+            };
+            if self.fence.admits(term) {
+                continue;
+            }
+            let separator = if problem.is_empty() { "" } else { "; " };
+            let term = term.map_or("without a term".to_owned(), |term| {
+                format!("in term {term}")
+            });
+            // Writing to a String cannot fail.
+            let _ = write!(
+                problem,
+                "{separator}{} claims to lead {term}, but term {seen} was seen: ignored \
+                 (if the cluster was set up anew, restart lb)",
+                name(index)
+            );
+        }
+        (!problem.is_empty()).then_some(problem)
+    }
+
+    /// Puts a server into a phase, and tells where that changes its state.
+    fn enter(&mut self, now: Instant, index: usize, phase: Phase, actions: &mut Vec<Action>) {
+        let member = &mut self.members[index];
+        let before = std::mem::replace(&mut member.phase, phase);
+        if phase == Phase::DOWN {
+            member.claim = Claim::Unknown;
+        }
+        if before.is_up() == phase.is_up() && before != Phase::Unchecked {
+            return;
+        }
+        member.since = now;
+        let (code, detail) = match &member.check {
+            Some((report, _)) => (report.outcome.code(), report.detail.clone()),
+            None => ("", String::new()),
+        };
+        actions.push(Action::Notice(Notice::Server {
+            pool: self.name.clone(),
+            server: member.server.name.clone(),
+            state: if phase.is_up() {
+                ServerState::Up
+            } else {
+                ServerState::Down
+            },
+            code,
+            detail,
+        }));
+    }
+
+    fn ask(&mut self, index: usize, actions: &mut Vec<Action>) {
+        let member = &mut self.members[index];
+        if !std::mem::replace(&mut member.asked, true) {
+            let (pool, server) = (self.name.clone(), member.server.name.clone());
+            actions.push(Action::CheckNow { pool, server });
+        }
+    }
+
+    /// The servers that a report may have meant when it named a leader that
+    /// its sender did not name before: the one that goes by that name, or else
+    /// all whose node id is not known yet.
+    fn hint(&self, reporter: usize, said: Option<&RoleClaim>) -> Vec<usize> {
+        let Some(named) = said.and_then(|said| said.leader.as_ref()) else {
+            return Vec::new();
+        };
+        let before = self.members[reporter].said.as_ref();
+        if before.and_then(|said| said.leader.as_ref()) == Some(named) {
+            return Vec::new();
+        }
+        let goes_by = |member: &Member| match &member.node {
+            Some(node) => node == named,
+            None => member.server.name.as_str() == named,
+        };
+        let mut others: Vec<usize> = (0..self.members.len())
+            .filter(|&one| one != reporter)
+            .collect();
+        if self.members.iter().any(goes_by) {
+            others.retain(|&one| goes_by(&self.members[one]));
+        } else {
+            others.retain(|&one| self.members[one].node.is_none());
+        }
+        others
+    }
+}
+
+impl Member {
+    const fn is_unheard(&self) -> bool {
+        self.check.is_none()
+    }
+}
+
+/// The claim that a server is held to after a report, and what the fence hears.
+///
+/// A claim is taken from a check that passed. It is lost by contradiction at
+/// once: a leader that says anything else leads no more. A replica that cannot
+/// vouch for its role for a moment (nobody leads just now) stays one until its
+/// failures make it DOWN, and so does everything that is said by nobody.
+fn believed(claim: Claim, evidence: Evidence, said: Option<&RoleClaim>) -> (Claim, Claim) {
+    let Some(&RoleClaim { role, term, .. }) = said else {
+        return (claim, Claim::Unknown);
+    };
+    let says = match role {
+        Role::Leader => Claim::Leader { term },
+        Role::Replica => Claim::Replica { term },
+        Role::Unknown => Claim::Unknown,
+    };
+    match (evidence, says, claim) {
+        (Evidence::Passed, says, _) => (says, says),
+        (_, Claim::Leader { .. }, claim) => (claim, Claim::Unknown),
+        (_, says, Claim::Leader { .. } | Claim::Adopted) => (Claim::Unknown, says),
+        (_, says, claim) => (claim, says),
+    }
+}

@@ -1,0 +1,107 @@
+//! What the agent believes, in the words of the admin API.
+
+use std::time::{Duration, Instant};
+
+use crate::api::{
+    CheckStatus, PoolStatus, Role, ServerState, ServerStatus, ServiceStatus, Status, TargetStatus,
+};
+use crate::config::Service;
+use crate::engine::agent::{self, Agent};
+use crate::engine::pool::{Member, Pool};
+
+impl Agent {
+    /// Everything that the agent believes at `now`.
+    #[must_use]
+    pub fn status(&self, now: Instant) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            interface: self.config.interface.clone().unwrap_or_default(),
+            hook: self.config.hook,
+            pid: std::process::id(),
+            uptime_ms: milliseconds(now.saturating_duration_since(self.started)),
+            services: self
+                .config
+                .services
+                .values()
+                .map(|service| self.service(service))
+                .collect(),
+            pools: self
+                .pools
+                .values()
+                .map(|pool| describe(pool, now))
+                .collect(),
+        }
+    }
+
+    fn service(&self, service: &Service) -> ServiceStatus {
+        let serving = self
+            .serving
+            .get(&service.listen)
+            .cloned()
+            .unwrap_or_default();
+        let mut targets: Vec<TargetStatus> = serving
+            .iter()
+            .filter_map(|&id| {
+                let (_, server) = self.names(id)?;
+                Some(TargetStatus {
+                    id: id.0,
+                    server: server.clone(),
+                    address: self.installed.targets.get(&id)?.server,
+                    connections: self.departures.open(id),
+                })
+            })
+            .collect();
+        targets.sort_by(|a, b| a.server.cmp(&b.server));
+        ServiceStatus {
+            name: service.name.clone(),
+            listen: service.listen,
+            route: service.route,
+            algorithm: service.algorithm,
+            pool: service.pool.clone(),
+            state: agent::state(&serving),
+            targets,
+        }
+    }
+}
+
+fn describe(pool: &Pool, now: Instant) -> PoolStatus {
+    let leader = pool.leader();
+    PoolStatus {
+        name: pool.name.clone(),
+        leader: leader.map(|(member, _)| member.server.name.clone()),
+        term: leader.and_then(|(_, term)| term),
+        problem: pool.problem(),
+        servers: pool
+            .members
+            .iter()
+            .map(|member| server(member, now))
+            .collect(),
+    }
+}
+
+fn server(member: &Member, now: Instant) -> ServerStatus {
+    let ago = |then: Instant| milliseconds(now.saturating_duration_since(then));
+    ServerStatus {
+        name: member.server.name.clone(),
+        address: member.server.address,
+        check_address: member.server.check_address,
+        state: if member.phase.is_up() {
+            ServerState::Up
+        } else {
+            ServerState::Down
+        },
+        role: member.said.as_ref().map_or(Role::Unknown, |said| said.role),
+        term: member.said.as_ref().and_then(|said| said.term),
+        check: member.check.as_ref().map(|(report, at)| CheckStatus {
+            code: report.outcome.code().to_owned(),
+            detail: report.detail.clone(),
+            took_ms: milliseconds(report.took),
+            ago_ms: ago(*at),
+        }),
+        since_ms: ago(member.since),
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,106 @@
+//! The paths of the API, and what each asks the agent's loop.
+
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{self, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::{Answer, Query, Refusal};
+use crate::api::{Failure, FlowFilter, Flows, Stats, Status, path};
+
+/// A loop that takes longer than this is stuck, and the operator should know.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The router over all paths.
+pub(super) fn router(queries: mpsc::Sender<Query>) -> Router {
+    Router::new()
+        .route(path::STATUS, get(status))
+        .route(path::STATS, get(stats))
+        .route(path::FLOWS, get(flows))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(only_get)
+        .with_state(queries)
+}
+
+async fn status(State(queries): State<mpsc::Sender<Query>>) -> Result<Json<Status>, Failed> {
+    ask(&queries, Query::Status).await
+}
+
+async fn stats(State(queries): State<mpsc::Sender<Query>>) -> Result<Json<Stats>, Failed> {
+    ask(&queries, Query::Stats).await
+}
+
+async fn flows(
+    State(queries): State<mpsc::Sender<Query>>,
+    filter: Result<extract::Query<FlowFilter>, QueryRejection>,
+) -> Result<Json<Flows>, Failed> {
+    let extract::Query(filter) = filter.map_err(|rejection| {
+        let reason = format!("{}; known: service, server, limit", rejection.body_text());
+        Failed(StatusCode::BAD_REQUEST, reason)
+    })?;
+    ask(&queries, |answer| Query::Flows { filter, answer }).await
+}
+
+async fn no_such_path(uri: Uri) -> Failed {
+    let reason = format!(
+        "no such path: {}; known: {}",
+        uri.path(),
+        path::ALL.join(", ")
+    );
+    Failed(StatusCode::NOT_FOUND, reason)
+}
+
+async fn only_get(method: Method) -> Failed {
+    let reason = format!("{method} is not allowed: the API only reads; use GET");
+    Failed(StatusCode::METHOD_NOT_ALLOWED, reason)
+}
+
+/// Asks the agent's loop, and waits for its answer.
+async fn ask<T: Serialize>(
+    queries: &mpsc::Sender<Query>,
+    query: impl FnOnce(Answer<T>) -> Query,
+) -> Result<Json<T>, Failed> {
+    let unavailable = |reason: &str| Failed(StatusCode::SERVICE_UNAVAILABLE, reason.to_owned());
+    let (answer, answered) = oneshot::channel();
+    let exchange = async {
+        let stopping = |_| unavailable("the agent is stopping");
+        queries.send(query(answer)).await.map_err(stopping)?;
+        let given_up = |_| unavailable("the agent gave no answer: it is stopping");
+        answered.await.map_err(given_up)
+    };
+    let late = || {
+        let seconds = ANSWER_TIMEOUT.as_secs();
+        unavailable(&format!("the agent gave no answer within {seconds} s"))
+    };
+    match timeout(ANSWER_TIMEOUT, exchange).await {
+        Ok(answered) => Ok(Json(answered??)),
+        Err(_elapsed) => Err(late()),
+    }
+}
+
+/// An answer that is not 200.
+#[derive(Debug)]
+struct Failed(StatusCode, String);
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unknown(reason) => Self(StatusCode::NOT_FOUND, reason),
+            Refusal::Failed(reason) => Self(StatusCode::INTERNAL_SERVER_ERROR, reason),
+        }
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        let Self(status, error) = self;
+        (status, Json(Failure { error })).into_response()
+    }
+}

@@ -1,0 +1,142 @@
+//! Batched access to maps, which aya does not offer: one system call for
+//! thousands of entries (`BPF_MAP_LOOKUP_BATCH`, `BPF_MAP_UPDATE_BATCH`).
+//!
+//! A walk sees every entry that is there for all of its time, and may or may
+//! not see those that come or go meanwhile.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd as _};
+
+use lb_common::layout::Plain;
+
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+
+/// `bpf_attr.batch` of linux/bpf.h.
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// A walk over a hash map's entries, in slices.
+#[derive(Debug)]
+pub struct Walk<'a, M, K, V> {
+    map: &'a M,
+    keys: Vec<K>,
+    values: Vec<V>,
+    slice: usize,
+    /// Where the kernel is: a bucket's number, opaque to us.
+    position: Option<u32>,
+    done: bool,
+    entry: PhantomData<(K, V)>,
+}
+
+impl<'a, M: AsFd, K: Plain, V: Plain> Walk<'a, M, K, V> {
+    /// A walk over the hash map `map`, whose keys and values have the layout
+    /// of `K` and `V`, by about `slice` entries at a time.
+    pub fn new(map: &'a M, slice: usize) -> Self {
+        Self {
+            map,
+            keys: Vec::new(),
+            values: Vec::new(),
+            slice,
+            position: None,
+            done: false,
+            entry: PhantomData,
+        }
+    }
+
+    /// The next entries; `None` when all were seen.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn next_slice(&mut self) -> io::Result<Option<impl Iterator<Item = (&K, &V)>>> {
+        if self.done {
+            return Ok(None);
+        }
+        let count = self.look_up()?;
+        Ok(Some(self.keys.iter().zip(&self.values).take(count)))
+    }
+
+    fn look_up(&mut self) -> io::Result<usize> {
+        loop {
+            self.keys.reserve(self.slice);
+            self.values.reserve(self.slice);
+            let mut next = 0_u32;
+            let mut attr = BatchAttr {
+                in_batch: self
+                    .position
+                    .as_ref()
+                    .map_or(0, |p| std::ptr::from_ref(p) as u64),
+                out_batch: std::ptr::from_mut(&mut next) as u64,
+                keys: self.keys.as_mut_ptr() as u64,
+                values: self.values.as_mut_ptr() as u64,
+                count: u32::try_from(self.slice).unwrap_or(u32::MAX),
+                map_fd: self.map.as_fd().as_raw_fd() as u32,
+                ..BatchAttr::default()
+            };
+            let outcome = bpf(BPF_MAP_LOOKUP_BATCH, &mut attr);
+            match outcome {
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                    // One bucket alone is longer than the slice.
+                    self.slice *= 2;
+                    continue;
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.done = true,
+                Err(error) => return Err(error),
+                Ok(()) => self.position = Some(next),
+            }
+            let count = attr.count as usize;
+            // SAFETY: the kernel wrote `count` keys and values, at most
+            // `slice`, into memory reserved for them; `Plain` takes any bytes.
+            unsafe {
+                self.keys.set_len(count);
+                self.values.set_len(count);
+            }
+            return Ok(count);
+        }
+    }
+}
+
+/// Stores `values` under the keys `first..` of the array `map`, in order.
+///
+/// # Errors
+/// What the kernel says; the values before may be stored.
+pub fn store<V: Plain>(map: &impl AsFd, first: u32, values: &[V]) -> io::Result<()> {
+    let keys: Vec<u32> = (first..).take(values.len()).collect();
+    let mut attr = BatchAttr {
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: u32::try_from(values.len()).map_err(io::Error::other)?,
+        map_fd: map.as_fd().as_raw_fd() as u32,
+        ..BatchAttr::default()
+    };
+    bpf(BPF_MAP_UPDATE_BATCH, &mut attr)
+}
+
+fn bpf(command: libc::c_long, attr: &mut BatchAttr) -> io::Result<()> {
+    // SAFETY: the attribute is of the layout and size that we say; the
+    // pointers in it are either 0 or point to memory that the callers own,
+    // which holds `count` entries of the map's key and value size.
+    let status = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<BatchAttr>(),
+        )
+    };
+    if status < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

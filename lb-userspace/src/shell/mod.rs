@@ -1,0 +1,20 @@
+//! All IO of the agent. Decides nothing: what to do comes from `engine`.
+//!
+//! `run` is the loop that ties the rest together. Towards the kernel program:
+//! `load` (its life), `tables` (plans), `flows` (connections), `counters`,
+//! `events`. Towards the network: `probe`, `neighbours`, `announce`, `wire`.
+//! Towards the operator: `admin`, and `answer` to its queries.
+
+pub mod admin;
+pub mod announce;
+pub mod answer;
+pub mod batch;
+pub mod counters;
+pub mod events;
+pub mod flows;
+pub mod load;
+pub mod neighbours;
+pub mod probe;
+pub mod run;
+pub mod tables;
+pub mod wire;

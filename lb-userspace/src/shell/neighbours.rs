@@ -1,0 +1,378 @@
+//! The ways to the servers: route and neighbour of each, by rtnetlink, kept
+//! warm, told to the engine whenever one changes.
+//!
+//! The kernel resolves and refreshes neighbours; we only ask it to (NTF_USE),
+//! so that its own ARP timers, static entries and proxies count here too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use lb_common::addr::Mac;
+use lb_common::target::Hop;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::{
+    Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
+};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::engine::{Event, NextHop};
+use crate::shell::load::Interface;
+
+/// How often the ways are looked at without a notification.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same, while the way to a server is not known.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long a look may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Notifications that come within so long are one change.
+const BURST: Duration = Duration::from_millis(5);
+
+/// Follows the ways to servers.
+#[derive(Debug)]
+pub struct Neighbours {
+    handle: Handle,
+    interface: Interface,
+    vips: BTreeSet<IpAddr>,
+    snat: Option<IpAddr>,
+    known: BTreeMap<IpAddr, Option<NextHop>>,
+    complained: BTreeMap<IpAddr, String>,
+}
+
+/// Notifications of changes, on a connection of their own: where they come too
+/// fast, the kernel drops some, and an answer may not be among them.
+struct Changes(Option<Pin<Box<dyn Stream<Item = ()> + Send>>>);
+
+impl Changes {
+    fn follow() -> io::Result<Self> {
+        let groups = [
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Link,
+        ];
+        let (connection, _, notifications) = new_multicast_connection(&groups)?;
+        tokio::spawn(connection);
+        Ok(Self(Some(Box::pin(notifications.map(|_| ())))))
+    }
+
+    /// Waits for a change. A burst of notifications is one change. Never
+    /// comes back once the connection is lost; there is still the clock.
+    async fn next(&mut self) {
+        let Some(notifications) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        if notifications.next().await.is_none() {
+            warn!("netlink tells of no changes any more; looking every second instead");
+            self.0 = None;
+            return;
+        }
+        tokio::time::sleep(BURST).await;
+        while let Some(Some(_)) = notifications.next().now_or_never() {}
+    }
+}
+
+fn connect() -> io::Result<Handle> {
+    let (connection, handle, _) = new_connection()?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+/// What a look at the route to a server gave.
+enum Way {
+    Known(NextHop),
+    Resolving,
+    Unusable(String),
+}
+
+impl Neighbours {
+    /// Follows the ways from `interface` to `servers` and tells `events` of
+    /// every change, until the receiver is gone. `snat` is the address that
+    /// the servers see; none: the one that the host itself would use.
+    ///
+    /// # Errors
+    /// Netlink is not to be had.
+    pub fn spawn(
+        interface: Interface,
+        servers: BTreeSet<IpAddr>,
+        vips: BTreeSet<IpAddr>,
+        snat: Option<IpAddr>,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<()> {
+        let mut changes = Changes::follow()?;
+        let mut this = Self {
+            handle: connect()?,
+            interface,
+            vips,
+            snat,
+            known: BTreeMap::new(),
+            complained: BTreeMap::new(),
+        };
+        tokio::spawn(async move {
+            this.check_snat().await;
+            while !events.is_closed() {
+                let wait = this.refresh(&servers, &events).await;
+                // Timed out, or something has changed: both mean to look.
+                let _ = tokio::time::timeout(wait, changes.next()).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// Looks at all ways and tells of those that changed. Gives the time until
+    /// the next look.
+    async fn refresh(
+        &mut self,
+        servers: &BTreeSet<IpAddr>,
+        events: &mpsc::Sender<Event>,
+    ) -> Duration {
+        let mut wait = REFRESH_INTERVAL;
+        for &server in servers {
+            let before = self.known.get(&server).copied();
+            let route = match self.look_in_time(server).await {
+                Ok(Way::Known(hop)) => {
+                    self.complained.remove(&server);
+                    Some(hop)
+                }
+                Ok(Way::Resolving) => {
+                    wait = RETRY_INTERVAL;
+                    // A neighbour that is being confirmed anew is still where
+                    // it was.
+                    before.flatten()
+                }
+                Ok(Way::Unusable(why)) => {
+                    self.complain(server, why);
+                    None
+                }
+                Err(why) => {
+                    // Not knowing is no reason to give up what works.
+                    self.complain(server, why);
+                    self.reconnect();
+                    before.flatten()
+                }
+            };
+            if before == Some(route) {
+                continue;
+            }
+            self.known.insert(server, route);
+            let told = events.send(Event::Resolved { server, route }).await;
+            if told.is_err() {
+                break;
+            }
+        }
+        wait
+    }
+
+    async fn look_in_time(&self, server: IpAddr) -> Result<Way, String> {
+        match tokio::time::timeout(LOOK_TIMEOUT, self.look(server)).await {
+            Ok(Ok(way)) => Ok(way),
+            Ok(Err(error)) => Err(format!("netlink: {error}")),
+            Err(_) => Err("netlink does not answer".to_owned()),
+        }
+    }
+
+    fn reconnect(&mut self) {
+        match connect() {
+            Ok(handle) => self.handle = handle,
+            Err(error) => warn!(%error, "cannot connect to netlink anew"),
+        }
+    }
+
+    /// Says so where the configured source address is none of the host's: a
+    /// router may bring its packets here all the same, but no neighbour will.
+    async fn check_snat(&self) {
+        let Some(snat) = self.snat else { return };
+        let Ok(held) = super::announce::addresses(&self.handle, None).await else {
+            return;
+        };
+        if !held.iter().any(|held| held.address == snat) {
+            warn!(
+                address = %snat,
+                "snat.address is no address of this host: replies come back only if a route brings \
+                 them here; add it to an interface, or set another"
+            );
+        }
+    }
+
+    fn complain(&mut self, server: IpAddr, why: String) {
+        if self.complained.get(&server) != Some(&why) {
+            warn!(%server, reason = why, "no way to the server");
+            self.complained.insert(server, why);
+        }
+    }
+
+    async fn look(&self, server: IpAddr) -> Result<Way, rtnetlink::Error> {
+        let IpAddr::V4(address) = server else {
+            return Ok(Way::Unusable("it is no IPv4 address".to_owned()));
+        };
+        let route = match self.route(address).await {
+            Ok(route) => route,
+            Err(rtnetlink::Error::NetlinkError(error)) => {
+                return Ok(Way::Unusable(format!(
+                    "the host has no route to it: {error}"
+                )));
+            }
+            Err(error) => return Err(error),
+        };
+        if route.output != Some(self.interface.index) {
+            let name = &self.interface.name;
+            return Ok(Way::Unusable(format!(
+                "the host does not reach it through {name}, and only servers behind the NIC \
+                 that clients come by can be steered to"
+            )));
+        }
+        let Some(snat) = self.snat_for(&route).await? else {
+            let name = &self.interface.name;
+            return Ok(Way::Unusable(format!(
+                "{name} has no address but the VIPs: give it one, or set snat.address"
+            )));
+        };
+        let next = route.gateway.unwrap_or(address);
+        let Some(destination) = self.neighbour(next).await? else {
+            return Ok(Way::Resolving);
+        };
+        let Some(source) = mac_of(&self.handle, self.interface.index).await? else {
+            return Ok(Way::Unusable(
+                "the interface has no Ethernet address".to_owned(),
+            ));
+        };
+        let hop = Hop {
+            destination,
+            source,
+        };
+        Ok(Way::Known(NextHop { hop, snat }))
+    }
+
+    async fn route(&self, server: Ipv4Addr) -> Result<Route, rtnetlink::Error> {
+        let message = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(server, 32)
+            .build();
+        let mut answers = std::pin::pin!(self.handle.route().get(message).execute());
+        let mut route = Route::default();
+        if let Some(answer) = answers.try_next().await? {
+            for attribute in answer.attributes {
+                match attribute {
+                    RouteAttribute::Oif(index) => route.output = Some(index),
+                    RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => {
+                        route.gateway = Some(gateway);
+                    }
+                    RouteAttribute::PrefSource(RouteAddress::Inet(source)) => {
+                        route.source = Some(source);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(route)
+    }
+
+    /// The source address towards a server: as configured, else the host's
+    /// own choice, else the first of the NIC's that is no VIP.
+    async fn snat_for(&self, route: &Route) -> Result<Option<IpAddr>, rtnetlink::Error> {
+        if self.snat.is_some() {
+            return Ok(self.snat);
+        }
+        let chosen = route
+            .source
+            .map(IpAddr::V4)
+            .filter(|source| !self.vips.contains(source));
+        if chosen.is_some() {
+            return Ok(chosen);
+        }
+        let addresses =
+            super::announce::addresses(&self.handle, Some(self.interface.index)).await?;
+        Ok(addresses
+            .into_iter()
+            .map(|a| a.address)
+            .find(|address| address.is_ipv4() && !self.vips.contains(address)))
+    }
+
+    /// The Ethernet address of a neighbour. Where the kernel does not know it
+    /// for sure, it is asked to find out.
+    async fn neighbour(&self, address: Ipv4Addr) -> Result<Option<Mac>, rtnetlink::Error> {
+        let mut found = None;
+        let mut certain = false;
+        let request = self
+            .handle
+            .neighbours()
+            .get()
+            .set_address_family(AddressFamily::Inet);
+        let mut entries = std::pin::pin!(request.execute());
+        while let Some(entry) = entries.try_next().await? {
+            let wanted = NeighbourAttribute::Destination(NeighbourAddress::Inet(address));
+            if entry.header.ifindex != self.interface.index || !entry.attributes.contains(&wanted) {
+                continue;
+            }
+            let usable = match entry.header.state {
+                NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp => {
+                    certain = true;
+                    true
+                }
+                NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => true,
+                _ => false,
+            };
+            if usable {
+                found = entry.attributes.iter().find_map(mac);
+            }
+        }
+        if !certain {
+            let index = self.interface.index;
+            let request = self.handle.neighbours().add(index, address.into());
+            let request = request
+                .state(NeighbourState::None)
+                .flags(NeighbourFlags::Use);
+            request.replace().execute().await?;
+        }
+        Ok(found)
+    }
+}
+
+/// The Ethernet address of the NIC with number `index`; none where it has none.
+///
+/// # Errors
+/// What the kernel says.
+pub async fn mac_of(handle: &Handle, index: u32) -> Result<Option<Mac>, rtnetlink::Error> {
+    let request = handle.link().get().match_index(index);
+    let mut links = std::pin::pin!(request.execute());
+    let Some(link) = links.try_next().await? else {
+        return Ok(None);
+    };
+    Ok(link
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Address(bytes) => ethernet(bytes),
+            _ => None,
+        }))
+}
+
+/// What matters of a route.
+#[derive(Default)]
+struct Route {
+    output: Option<u32>,
+    gateway: Option<Ipv4Addr>,
+    source: Option<Ipv4Addr>,
+}
+
+fn mac(attribute: &NeighbourAttribute) -> Option<Mac> {
+    match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => ethernet(bytes),
+        _ => None,
+    }
+}
+
+fn ethernet(bytes: &[u8]) -> Option<Mac> {
+    <[u8; 6]>::try_from(bytes).ok().map(Mac::from)
+}

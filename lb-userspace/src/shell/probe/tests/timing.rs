@@ -1,0 +1,99 @@
+//! When servers are checked.
+
+use super::*;
+
+fn config(addresses: &[SocketAddr], interval: Duration) -> Config {
+    let mut pool = pool(addresses[0], CheckKind::Tcp, None);
+    pool.check.interval = interval;
+    let server = |(index, &address): (usize, &SocketAddr)| Server {
+        name: format!("n{index}").into(),
+        address,
+        check_address: address,
+    };
+    pool.servers = addresses.iter().enumerate().map(server).collect();
+    Config {
+        interface: None,
+        hook: Hook::XdpNative,
+        limits: Limits::default(),
+        snat: Snat::default(),
+        pools: [(pool.name.clone(), pool)].into(),
+        services: [].into(),
+    }
+}
+
+async fn reports_within(reports: &mut mpsc::Receiver<Event>, time: Duration) -> usize {
+    let end = tokio::time::Instant::now() + time;
+    let mut count = 0;
+    while let Ok(Some(_)) = tokio::time::timeout_at(end, reports.recv()).await {
+        count += 1;
+    }
+    count
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_check_that_is_asked_for_comes_at_once_and_requests_are_merged() {
+    let (address, _listener) = hung().await;
+    let (events, mut reports) = mpsc::channel(16);
+    let probes = Probes::start(&config(&[address], HOUR), &events);
+    reports.recv().await.unwrap();
+    let asked = Instant::now();
+    for _ in 0..5 {
+        probes.check_now(&"kv".into(), &"n0".into());
+    }
+    reports.recv().await.unwrap();
+    assert!(
+        asked.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        asked.elapsed()
+    );
+    assert!(reports_within(&mut reports, Duration::from_millis(100)).await <= 1);
+}
+
+#[tokio::test]
+async fn a_pool_without_a_leader_is_probed_faster() {
+    let (address, _listener) = hung().await;
+    let (events, mut reports) = mpsc::channel(1000);
+    let probes = Probes::start(&config(&[address], HOUR), &events);
+    assert_eq!(
+        reports_within(&mut reports, Duration::from_millis(300)).await,
+        1
+    );
+    probes.set_pace(&"kv".into(), Pace::Fast);
+    assert!(reports_within(&mut reports, Duration::from_secs(1)).await >= 3);
+}
+
+#[tokio::test]
+async fn a_server_that_failed_is_probed_faster() {
+    let (events, mut reports) = mpsc::channel(1000);
+    let _probes = Probes::start(&config(&[nobody().await], HOUR), &events);
+    assert!(reports_within(&mut reports, Duration::from_secs(1)).await >= 3);
+}
+
+#[tokio::test]
+async fn the_first_checks_of_a_pool_are_spread_over_the_interval() {
+    let (address, _listener) = hung().await;
+    let (events, mut reports) = mpsc::channel(1000);
+    let started = Instant::now();
+    let _probes = Probes::start(
+        &config(&[address, address, address], Duration::from_millis(900)),
+        &events,
+    );
+    let mut arrivals = Vec::new();
+    for _ in 0..3 {
+        reports.recv().await.unwrap();
+        arrivals.push(started.elapsed());
+    }
+    assert!(arrivals[0] < Duration::from_millis(250), "{arrivals:?}");
+    assert!(arrivals[1] >= Duration::from_millis(300), "{arrivals:?}");
+    assert!(arrivals[2] >= Duration::from_millis(600), "{arrivals:?}");
+}
+
+#[tokio::test]
+async fn probes_end_with_their_owner() {
+    let (events, mut reports) = mpsc::channel(1000);
+    drop(Probes::start(&config(&[nobody().await], HOUR), &events));
+    drop(events);
+    while reports.recv().await.is_some() {}
+}

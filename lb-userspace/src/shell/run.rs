@@ -1,0 +1,311 @@
+//! The agent's loop: from the kernel, the probes and the operator to the
+//! engine, and from the engine's actions back.
+//!
+//! The order at the start: whatever can refuse (the socket, the NIC, the
+//! kernel) comes before whatever changes the host. At the end everything is
+//! taken back; where a first start fails, the program is detached, and a VIP
+//! that was added by then stays for the next agent. What a killed agent leaves
+//! (pins, the VIPs) serves on, and the next agent adopts it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lb_common::service::ServiceId;
+use lb_common::target::TargetId;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::engine::{Action, Agent, Event, Op, TICK};
+use crate::shell::admin::{self, BindError, Query, Socket};
+use crate::shell::announce::Announcement;
+use crate::shell::answer::Answers;
+use crate::shell::counters::Counters;
+use crate::shell::events;
+use crate::shell::flows::{FlowTable, Keeper, Sweep};
+use crate::shell::load::{Datapath, Interface, OpenError};
+use crate::shell::neighbours::Neighbours;
+use crate::shell::probe::Probes;
+use crate::shell::tables::{TableError, Tables};
+use crate::shell::wire::FrameSocket;
+
+/// What the command line says beside the configuration.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Where maps and links are pinned.
+    pub bpffs: PathBuf,
+    /// Where the admin socket is.
+    pub run_dir: PathBuf,
+    /// The file that the configuration came from.
+    pub config_path: PathBuf,
+}
+
+/// Why the agent stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The admin socket is not to be had.
+    #[error(transparent)]
+    Socket(#[from] BindError),
+    /// The kernel's half is not to be had.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The kernel's tables cannot be read or written. The data path goes on
+    /// with what it knows; a restarted agent adopts it.
+    #[error("the kernel's tables are out of reach")]
+    Tables(#[from] TableError),
+    /// The NIC was removed, and the program with it.
+    #[error("the interface {0} is gone; start lb again when it is back")]
+    InterfaceGone(String),
+    /// The operating system refused something.
+    #[error("cannot {action}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+fn io(action: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::Io { action, source }
+}
+
+/// How many events may wait for the loop before their sources do.
+const EVENTS_MAX: usize = 1024;
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept it from running.
+pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(io("follow SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(io("follow SIGINT"))?;
+    let interface = Interface::named(config.interface.as_deref().unwrap_or_default())?;
+    let socket = Socket::bind(&options.run_dir.join(admin::SOCKET_NAME))?;
+    let datapath = Datapath::open(interface, config.hook, config.limits, &options.bpffs)?;
+    let (queries, asked) = admin::queries();
+    tokio::spawn(admin::serve(socket, queries));
+    let (events, happened) = mpsc::channel(EVENTS_MAX);
+
+    let abandon = datapath.abandonment();
+    let mut balancer = match Balancer::start(config, datapath, events).await {
+        Ok(balancer) => balancer,
+        Err(cause) => {
+            abandon.carry_out();
+            return Err(cause);
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = balancer.serve(happened, asked) => outcome,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    match outcome {
+        Ok(()) => balancer.stop().await,
+        Err(cause) => {
+            error!("stopping, and leaving the data path as it is");
+            return Err(cause);
+        }
+    }
+    Ok(())
+}
+
+/// Everything that runs while the agent does.
+struct Balancer {
+    config: Config,
+    agent: Agent,
+    tables: Tables,
+    keeper: Arc<Keeper>,
+    probes: Probes,
+    counters: Counters,
+    sweep: Arc<Mutex<Sweep>>,
+    announcement: Announcement,
+    datapath: Datapath,
+}
+
+impl Balancer {
+    async fn start(
+        config: Config,
+        mut datapath: Datapath,
+        events: mpsc::Sender<Event>,
+    ) -> Result<Self, RunError> {
+        let interface = datapath.interface.clone();
+        let mut tables = Tables::open(&mut datapath, config.snat.ports.clone())?;
+        let installed = tables.read_back()?;
+        info!(
+            interface = interface.name,
+            hook = %config.hook,
+            adopted = datapath.adopted,
+            "the data path is attached"
+        );
+        // What of a target is not in its entry, the range of source ports, may
+        // be configured otherwise by now.
+        let adopted: Vec<TargetId> = installed.targets.keys().copied().collect();
+        for (&id, &target) in &installed.targets {
+            tables.apply(&Op::SetTarget { id, target })?;
+        }
+        let (agent, first) = Agent::new(config.clone(), installed, Instant::now());
+        let frames = FrameSocket::open(interface.index).map_err(io("open a packet socket"))?;
+        let vips: BTreeSet<IpAddr> = config.services.values().map(|s| s.listen.ip()).collect();
+        let servers = config.pools.values().flat_map(|pool| &pool.servers);
+        let servers = servers.map(|server| server.address.ip()).collect();
+        let announcement = Announcement::begin(interface.clone(), vips.clone(), &frames)
+            .await
+            .map_err(io("add the VIPs to the interface"))?;
+        Neighbours::spawn(
+            interface,
+            servers,
+            vips,
+            config.snat.address,
+            events.clone(),
+        )
+        .map_err(io("follow routes and neighbours by netlink"))?;
+        events::spawn(&mut datapath, events.clone())?;
+        #[cfg(feature = "kernel-log")]
+        if let Err(error) = events::print_kernel_log(&mut datapath) {
+            warn!(%error, "the kernel program has no log");
+        }
+        let sweep = Arc::new(Mutex::new(Sweep::default()));
+        let timeouts = idle_timeouts(&config, &agent);
+        let keeper = {
+            let swept = report_sweeps(Arc::clone(&sweep), events.clone());
+            let table = FlowTable::open(&datapath)?;
+            Keeper::start(table, frames, timeouts, &adopted, swept)
+                .map_err(io("start the keeper of the flow table"))?
+        };
+        let mut balancer = Self {
+            agent,
+            tables,
+            keeper: Arc::new(keeper),
+            probes: Probes::start(&config, &events),
+            counters: Counters::open(&datapath)?,
+            sweep,
+            announcement,
+            datapath,
+            config,
+        };
+        balancer.carry_out(first)?;
+        Ok(balancer)
+    }
+
+    /// Handles events and queries. Ends with an error only.
+    async fn serve(
+        &mut self,
+        mut happened: mpsc::Receiver<Event>,
+        mut asked: mpsc::Receiver<Query>,
+    ) -> Result<(), RunError> {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            let event = tokio::select! {
+                Some(event) = happened.recv() => event,
+                Some(query) = asked.recv() => {
+                    self.answer(query);
+                    continue;
+                }
+                _ = tick.tick() => {
+                    let interface = &self.datapath.interface;
+                    if !interface.exists() {
+                        return Err(RunError::InterfaceGone(interface.name.clone()));
+                    }
+                    Event::Tick
+                }
+            };
+            let actions = self.agent.handle(Instant::now(), event);
+            self.carry_out(actions)?;
+        }
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), RunError> {
+        for action in actions {
+            match action {
+                Action::Apply(plan) => self.apply(&plan)?,
+                Action::CheckNow { pool, server } => self.probes.check_now(&pool, &server),
+                Action::Pace { pool, pace } => self.probes.set_pace(&pool, pace),
+                Action::Notice(notice) if notice.is_bad() => warn!("{notice}"),
+                Action::Notice(notice) => info!("{notice}"),
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, plan: &[Op]) -> Result<(), RunError> {
+        for op in plan {
+            self.tables.apply(op)?;
+        }
+        let cut = plan.iter().filter_map(|op| match op {
+            Op::Cut { id } => Some(*id),
+            _ => None,
+        });
+        let cut: Vec<_> = cut.collect();
+        if !cut.is_empty() {
+            self.keeper.provoke(cut);
+        }
+        if plan.iter().any(|op| matches!(op, Op::SetService { .. })) {
+            self.tell_idle_timeouts();
+        }
+        Ok(())
+    }
+
+    fn tell_idle_timeouts(&self) {
+        let timeouts = idle_timeouts(&self.config, &self.agent);
+        self.keeper.set_idle_timeouts(timeouts);
+    }
+
+    fn answer(&self, query: Query) {
+        let sweep = self
+            .sweep
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let answers = Answers {
+            agent: &self.agent,
+            config: &self.config,
+            counters: &self.counters,
+            datapath: &self.datapath,
+            sweep: &sweep,
+        };
+        match query {
+            // A client that has gone away is no error.
+            Query::Status(reply) => drop(reply.send(Ok(answers.status()))),
+            Query::Stats(reply) => drop(reply.send(answers.stats())),
+            Query::Flows { filter, answer } => answers.flows(&self.keeper, filter, answer),
+        }
+    }
+
+    /// Leaves the host as it was found.
+    async fn stop(self) {
+        info!("stopping: detaching the data path");
+        drop(self.probes);
+        // In this order: without the program, but with the VIP, the host's own
+        // stack resets what clients still send.
+        if let Err(error) = self.datapath.detach() {
+            warn!(%error, "cannot remove all pins");
+        }
+        self.announcement.end().await;
+    }
+}
+
+/// How long the connections of each service may be idle.
+fn idle_timeouts(config: &Config, agent: &Agent) -> BTreeMap<ServiceId, Duration> {
+    let installed = &agent.installed().services;
+    let timeouts = config.services.values().filter_map(|service| {
+        let entry = installed.get(&service.listen)?;
+        Some((entry.id, service.idle_timeout))
+    });
+    timeouts.collect()
+}
+
+/// Keeps the latest sweep for the API, and tells the engine of each.
+fn report_sweeps(latest: Arc<Mutex<Sweep>>, events: mpsc::Sender<Event>) -> impl Fn(Sweep) + Send {
+    move |sweep: Sweep| {
+        let open = sweep.holding.clone();
+        *latest.lock().unwrap_or_else(PoisonError::into_inner) = sweep;
+        // A full channel: the next sweep tells the same.
+        let _ = events.try_send(Event::Swept { open });
+    }
+}

@@ -1,0 +1,255 @@
+//! The admin API and the command line, end to end: the real server on a real
+//! socket, answered by a scripted loop, asked by the real program.
+
+mod agent;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use agent::{Agent, answer, flows, lb, stats, status};
+use lb_userspace::api::{FlowFilter, Flows, Stats, Status};
+use lb_userspace::shell::admin::{Query, Refusal};
+
+const STATUS: &str = "\
+lb 0.1.0 on eth0 (xdp-native), pid 4242, up 3h20m
+
+SERVICE   LISTEN           ROUTE     POOL  STATE      OPEN  TARGETS
+kv-read   10.0.0.100:8081  replicas  kv    no-target     0  -
+kv-write  10.0.0.100:8080  leader    kv    serving       3  n1
+
+pool kv, leader n1, term 7, problem: no replica is UP
+SERVER  ADDRESS         STATE  SINCE  ROLE     TERM  CHECK
+n1      10.0.0.11:8081  UP     2m05s  leader      7  L7OK in 2ms, 40ms ago
+n2      10.0.0.12:8081  DOWN   2m05s  unknown     -  L7STS in 2ms, 40ms ago: 503 ?[2J
+n3      10.0.0.13:8081  DOWN   2m05s  unknown     -  none yet
+";
+
+const STATS: &str = "\
+SERVICE   LISTEN           CONNECTIONS  REFUSED
+kv-write  10.0.0.100:8080        20000        4
+
+SERVICE   SERVER  ID  OPEN  TOTAL  REFUSED  PKTS-IN  BYTES-IN  PKTS-OUT  BYTES-OUT
+kv-write  n1       1     3  20000        1   140.0k      9.8M    120.0k      88.8M
+
+VERDICT   REASON       PACKETS   BYTES
+transmit  established    12.3M  740.7M
+pass      not-ours          99    5940
+
+3 of 131072 established and room for 16384 half-open connections
+";
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Asserts that the program printed exactly `expected`, and nothing else.
+fn assert_prints(output: &Output, expected: &str) {
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(text(&output.stdout), expected);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+/// Asserts that the program failed with `code` and exactly the line `expected`.
+fn assert_fails(output: &Output, code: i32, expected: &str) {
+    assert_eq!(text(&output.stderr), format!("{expected}\n"));
+    assert_eq!(text(&output.stdout), "");
+    assert_eq!(output.status.code(), Some(code));
+}
+
+#[test]
+fn status_is_two_tables_that_fit_a_terminal() {
+    let agent = Agent::start(answer);
+    assert_prints(&agent.lb(&["status"]), STATUS);
+    assert!(STATUS.lines().all(|line| line.len() <= 100));
+}
+
+#[test]
+fn stats_leave_off_what_never_occurred() {
+    let agent = Agent::start(answer);
+    assert_prints(&agent.lb(&["stats"]), STATS);
+    assert!(STATS.lines().all(|line| line.len() <= 100));
+}
+
+#[test]
+fn flows_are_filtered_by_the_agent_and_say_what_is_left_off() {
+    let agent = Agent::start(answer);
+    let arguments = [
+        "flows",
+        "--service",
+        "kv-write",
+        "--server",
+        "n1",
+        "--limit",
+        "2",
+    ];
+    assert_prints(
+        &agent.lb(&arguments),
+        "\
+SERVICE   CLIENT           SNAT            SERVER  STATE        IDLE
+kv-write  192.0.2.7:20001  10.0.0.5:20001  n1      established    1s
+kv-write  192.0.2.7:20002  10.0.0.5:20002  n1      established    1s
+2 of 250 connections; --limit shows more
+",
+    );
+}
+
+#[test]
+fn the_filter_reaches_the_agent_as_it_was_typed() {
+    let agent = Agent::start(|query| {
+        let Query::Flows { filter, answer } = query else {
+            panic!("not about flows");
+        };
+        let echo = format!(
+            "{:?} {:?} {}",
+            filter.service,
+            filter.server,
+            filter.limit()
+        );
+        let _ = answer.send(Err(Refusal::Failed(echo)));
+    });
+    assert_fails(
+        &agent.lb(&["flows", "--server", "n-1.a_b"]),
+        1,
+        "lb: the agent refused: None Some(ServerName(\"n-1.a_b\")) 1000",
+    );
+}
+
+#[test]
+fn json_is_the_answer_of_the_api() {
+    let agent = Agent::start(answer);
+    let output = agent.lb(&["status", "--json"]);
+    let shown: Status = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown, status());
+    let output = agent.lb(&["stats", "--json"]);
+    let shown: Stats = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown, stats());
+    let output = agent.lb(&["flows", "--json"]);
+    let shown: Flows = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(Ok(shown), flows(&FlowFilter::default()));
+}
+
+#[test]
+fn the_words_of_the_api_are_those_of_the_documentation() {
+    let json = serde_json::to_value(status()).unwrap();
+    assert_eq!(json["hook"], "xdp-native");
+    assert_eq!(json["services"][0]["state"], "no-target");
+    assert_eq!(json["services"][0]["route"], "replicas");
+    assert_eq!(json["pools"][0]["servers"][0]["state"], "UP");
+    assert_eq!(json["pools"][0]["servers"][0]["role"], "leader");
+    assert_eq!(
+        json["pools"][0]["servers"][2]["check"],
+        serde_json::Value::Null
+    );
+}
+
+#[test]
+fn what_the_agent_refuses_is_told_with_its_reason() {
+    let agent = Agent::start(answer);
+    assert_fails(
+        &agent.lb(&["flows", "--service", "kv-wirte"]),
+        1,
+        "lb: the agent refused: no service is named \"kv-wirte\"",
+    );
+}
+
+#[test]
+fn an_agent_whose_loop_is_gone_says_so() {
+    let agent = Agent::start_loop(|queries| async move { drop(queries) });
+    assert_fails(
+        &agent.lb(&["status"]),
+        1,
+        "lb: the agent refused: the agent is stopping",
+    );
+}
+
+#[test]
+fn an_agent_whose_loop_hangs_says_so_in_time() {
+    let agent = Agent::start_loop(|queries| async move {
+        std::future::pending::<()>().await;
+        drop(queries);
+    });
+    assert_fails(
+        &agent.lb(&["stats"]),
+        1,
+        "lb: the agent refused: the agent gave no answer within 4 s",
+    );
+}
+
+#[test]
+fn a_missing_socket_is_named_with_the_mend() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("lb.sock");
+    let path = socket.display();
+    for verb in ["status", "stats", "flows"] {
+        assert_fails(
+            &lb(&socket, &[verb]),
+            3,
+            &format!(
+                "lb: no agent answers on {path}: there is no such socket; \
+                 start one with `lb run`, or name its socket with --socket"
+            ),
+        );
+    }
+}
+
+#[test]
+fn the_socket_of_a_dead_agent_is_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("lb.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let output = lb(&socket, &["status"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output.stderr).contains("the agent that made it is gone"));
+}
+
+#[test]
+fn a_reader_that_closes_the_pipe_early_is_no_error() {
+    let agent = Agent::start(answer);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lb"))
+        .args(["flows", "--json"])
+        .env("LB_SOCKET", agent.socket())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The pipe is gone before the first byte is written.
+    drop(child.stdout.take());
+    let mut complaint = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut complaint)
+        .unwrap();
+    assert_eq!(complaint, "");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_unknown_path_is_answered_with_the_known_ones() {
+    let agent = Agent::start(answer);
+    let (status, body) = agent.raw("GET /v2/status");
+    assert_eq!(status, "HTTP/1.1 404 Not Found");
+    assert_eq!(
+        body,
+        r#"{"error":"no such path: /v2/status; known: /v1/status, /v1/stats, /v1/flows"}"#
+    );
+}
+
+#[test]
+fn only_get_is_allowed() {
+    let agent = Agent::start(answer);
+    let (status, body) = agent.raw("DELETE /v1/flows");
+    assert_eq!(status, "HTTP/1.1 405 Method Not Allowed");
+    assert_eq!(
+        body,
+        r#"{"error":"DELETE is not allowed: the API only reads; use GET"}"#
+    );
+}
+
+#[test]
+fn a_query_that_is_not_understood_is_refused() {
+    let agent = Agent::start(answer);
+    for query in ["limit=many", "sevice=kv", "limit=-1"] {
+        let (status, body) = agent.raw(&format!("GET /v1/flows?{query}"));
+        assert_eq!(status, "HTTP/1.1 400 Bad Request", "{query}");
+        assert!(body.contains("known: service, server, limit"), "{body}");
+    }
+}

@@ -1,0 +1,131 @@
+//! `docs/operations.md` names all there is: the lists come from the program.
+
+use std::collections::BTreeSet;
+
+use lb_common::verdict::Reason;
+use lb_userspace::api::path;
+use lb_userspace::config::{Algorithm, Config, Hook, Limits, OnChange, OnDown, Route};
+
+const OPERATIONS: &str = include_str!("../../docs/operations.md");
+
+/// A key that nobody could have meant to be another.
+const NONSENSE: &str = "xyzzyxyzzy";
+
+/// The text with one unknown key in every table there is: each error lists
+/// the known keys of its table.
+fn known_keys() -> BTreeSet<String> {
+    let text = format!(
+        "{NONSENSE} = 0
+        limits = {{ {NONSENSE} = 0 }}
+        snat = {{ {NONSENSE} = 0 }}
+        [pool.p]
+        {NONSENSE} = 0
+        check = {{ {NONSENSE} = 0 }}
+        role = {{ {NONSENSE} = 0 }}
+        server = [{{ {NONSENSE} = 0 }}]
+        [service.s]
+        {NONSENSE} = 0"
+    );
+    let problems = Config::parse(&text).unwrap_err();
+    let lists: Vec<&str> = problems
+        .iter()
+        .filter_map(|problem| problem.message.split_once("; known: "))
+        .map(|(_, list)| list)
+        .collect();
+    assert_eq!(lists.len(), 8, "{problems:?}");
+    let keys = lists.iter().flat_map(|list| list.split(", "));
+    keys.map(|key| key.trim_matches('"').to_owned()).collect()
+}
+
+#[test]
+fn every_key_of_the_configuration_is_described() {
+    for key in known_keys() {
+        let row = format!("| `{key}` |");
+        assert!(OPERATIONS.contains(&row), "no row for {key}");
+    }
+}
+
+#[test]
+fn every_key_that_is_described_is_known() {
+    let known = known_keys();
+    let (_, configuration) = OPERATIONS.split_once("### At the top").unwrap();
+    let (configuration, _) = configuration.split_once("## Verdicts").unwrap();
+    let rows = configuration
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    let described: BTreeSet<String> = rows.map(|(key, _)| key.to_owned()).collect();
+    assert_eq!(described, known);
+}
+
+#[test]
+fn every_word_of_the_configuration_is_described() {
+    let words = (Hook::ALL.iter().map(|word| word.word()))
+        .chain(Route::ALL.iter().map(|word| word.word()))
+        .chain(Algorithm::ALL.iter().map(|word| word.word()))
+        .chain(OnChange::ALL.iter().map(|word| word.word()))
+        .chain(OnDown::ALL.iter().map(|word| word.word()))
+        .chain(["tcp", "http"]);
+    for word in words {
+        assert!(OPERATIONS.contains(&format!("`\"{word}\"`")), "{word}");
+    }
+}
+
+#[test]
+fn every_path_of_the_api_is_described() {
+    for path in path::ALL {
+        assert!(OPERATIONS.contains(&format!("| `GET {path}")), "{path}");
+    }
+}
+
+#[test]
+fn the_defaults_are_those_of_the_program() {
+    let Limits {
+        connections,
+        half_open,
+    } = Limits::default();
+    assert!(OPERATIONS.contains(&format!("| `connections` | {connections} |")));
+    assert!(OPERATIONS.contains(&format!("| `half_open` | {half_open} |")));
+    let text = r#"
+        [pool.p]
+        server = [{ name = "a", address = "10.0.0.1:1" }]
+        [service.s]
+        listen = "10.0.0.9:1"
+        pool = "p"
+        route = "any"
+    "#;
+    let config = Config::parse(text).unwrap();
+    let (check, service) = (&config.pools["p"].check, &config.services["s"]);
+    let interval = humantime::format_duration(check.interval);
+    assert!(OPERATIONS.contains(&format!("| `interval` | `\"{interval}\"` |")));
+    assert!(OPERATIONS.contains(&format!("| `rise` | {} |", check.rise)));
+    assert!(OPERATIONS.contains(&format!("| `fall` | {} |", check.fall)));
+    assert!(OPERATIONS.contains(&format!("| `hook` | `\"{}\"` |", config.hook)));
+    assert!(OPERATIONS.contains(&format!("| `algorithm` | `\"{}\"` |", service.algorithm)));
+    assert!(OPERATIONS.contains(&format!("| `on_down` | `\"{}\"` |", service.on_down)));
+    let idle_timeout = format!(
+        "| `idle_timeout` | `\"{}s\"` |",
+        service.idle_timeout.as_secs()
+    );
+    assert!(OPERATIONS.contains(&idle_timeout));
+    let ports = &config.snat.ports;
+    let ports = format!("| `ports` | `\"{}-{}\"` |", ports.start(), ports.end());
+    assert!(OPERATIONS.contains(&ports));
+}
+
+#[test]
+fn the_verdicts_that_are_described_are_those_of_the_data_path() {
+    let (_, verdicts) = OPERATIONS.split_once("## Verdicts").unwrap();
+    let (verdicts, _) = verdicts.split_once("## What to know beforehand").unwrap();
+    let rows: Vec<&str> = verdicts
+        .lines()
+        .filter(|line| line.contains("| `"))
+        .collect();
+    let known: Vec<String> = Reason::ALL
+        .iter()
+        .map(|reason| {
+            let (fate, name) = (reason.fate().name(), reason.name());
+            format!("| {fate} | `{name}` | {} |", reason.description())
+        })
+        .collect();
+    assert_eq!(rows, known);
+}

@@ -1,0 +1,11 @@
+//! Connections through `lb`, end to end: where they land, that every byte
+//! arrives, what is refused, and that the counters tell the truth.
+
+mod accounts;
+mod refusals;
+mod site;
+mod starts;
+mod steering;
+mod transfers;
+
+pub use self::site::{PATIENCE, Site, spec_for};

@@ -1,0 +1,7 @@
+//! The kernel program on single packets: the rows of `lb_tests::rows` through
+//! BPF_PROG_TEST_RUN, and what only the kernel can say of the program.
+
+mod counters;
+mod load;
+mod rows;
+mod speed;

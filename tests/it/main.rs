@@ -1,0 +1,14 @@
+//! Tests that need root: each makes a lab of network namespaces, and runs the
+//! project's binaries in it.
+
+mod cluster;
+mod connections;
+mod datapath;
+mod equivalence;
+mod failover;
+mod footprint;
+mod garbage;
+mod interactive;
+mod lab;
+mod roles;
+mod upgrade;

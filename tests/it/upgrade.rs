@@ -1,0 +1,204 @@
+//! The life of the agent: killed under load, adopted by the next one, refused
+//! where there is one already, and gone without a trace when it is told to.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lb_tests::balancer::{Hook, READ_SERVICE, WRITE_SERVICE};
+use lb_tests::lab::{NIC, address};
+use lb_tests::patience::wait_until;
+use lb_tests::privileged;
+use lb_tests::traffic::bulk::Transfer;
+use lb_tests::traffic::connections::who_is_at;
+use lb_tests::traffic::steady::Steady;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::connections::{PATIENCE, Site, spec_for};
+
+#[test]
+fn an_agent_that_is_killed_under_load_is_not_missed_and_its_maps_are_adopted() {
+    privileged!();
+    killed_under_load(Hook::Native);
+}
+
+#[test]
+fn an_agent_that_is_killed_under_load_is_not_missed_with_generic_xdp() {
+    privileged!();
+    killed_under_load(Hook::Generic);
+}
+
+fn killed_under_load(hook: Hook) {
+    let mut site = Site::with(&spec_for(hook), hook, |_| {});
+    let mut idle = site.connect().unwrap();
+    idle.ping().unwrap();
+    let steady = Steady::start(site.client(), address::READ, 3);
+    let transfer = Transfer::start(site.client(), address::WRITE, 1);
+    for restart in 1..=3 {
+        assert!(steady.wait_for_more(100, PATIENCE));
+        let before = site.balancer.stats().unwrap();
+        let received = transfer.received();
+        site.balancer.kill().unwrap();
+        // Nobody is there, and everything goes on: new connections too.
+        assert!(steady.wait_for_more(200, PATIENCE));
+        assert!(wait_until(PATIENCE, || transfer.received() > received));
+        site.connect().unwrap().ping().unwrap();
+
+        site.balancer.start_again().unwrap();
+        site.wait_for_all_targets();
+        assert!(steady.wait_for_more(100, PATIENCE));
+        let after = site.balancer.stats().unwrap();
+        // What came while there was no agent was counted as well.
+        for (service, at_least) in [(READ_SERVICE, 200), (WRITE_SERVICE, 1)] {
+            let [before, after] = [&before, &after].map(|stats| stats.service(service));
+            assert!(
+                after.connections >= before.connections + at_least,
+                "restart {restart}: {before:?}, then {after:?}"
+            );
+            assert_eq!((before.refused, after.refused), (0, 0));
+        }
+        let flows = site.table(&["flows", "--service", WRITE_SERVICE]);
+        assert!(flows.contains(&idle.client()), "{flows}");
+        let adopted = site.balancer.output().matches("adopted=true").count();
+        assert_eq!(adopted, restart, "{}", site.balancer.output());
+    }
+    idle.ping().unwrap();
+    let bytes = transfer.stop().unwrap();
+    let answers = steady.stop();
+    println!(
+        "{} connections, {} stalled, and {bytes} bytes under three restarts",
+        answers.total(),
+        answers.stalled
+    );
+    let log = site.balancer.output();
+    assert_eq!(answers.failures, BTreeMap::new(), "{log}");
+    let reset = site.balancer.stats().unwrap();
+    for reason in ["cut_off", "unknown_flow", "handshake_lost", "no_target"] {
+        assert_eq!(reset.packets(reason), 0, "{reason}");
+    }
+}
+
+#[test]
+fn a_second_agent_is_refused_and_does_no_harm() {
+    privileged!();
+    let site = Site::start(|_| {});
+    let mut open = site.connect().unwrap();
+    open.ping().unwrap();
+    let run = site.lab.run_directory();
+    let (bpffs, elsewhere) = (site.lab.bpffs().to_owned(), run.join("elsewhere"));
+    let mounted = Bpffs::mount(elsewhere.join("bpf"));
+    let other_bpffs = &mounted.0;
+    let second = |run: &Path, bpffs: &Path| {
+        let mut command = Command::new(lb_tests::binaries::find("lb").unwrap());
+        command.arg("run").arg("--config");
+        command.arg(site.balancer.configuration());
+        command.arg("--run-dir").arg(run);
+        command.arg("--bpffs").arg(bpffs);
+        let output = site.lab.balancer().enter(move || command.output());
+        let output = output.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (run, bpffs, complaint) in [
+        (run, &bpffs, "another agent answers on"),
+        (&elsewhere, &bpffs, "another agent already serves eth0"),
+        (
+            &elsewhere,
+            other_bpffs,
+            "another XDP program is attached to eth0",
+        ),
+    ] {
+        let said = second(run, bpffs);
+        assert!(said.contains(complaint), "{said}");
+        open.ping().unwrap();
+        site.client().enter(|| who_is_at(address::READ)).unwrap();
+        assert_eq!(
+            site.balancer.status().unwrap().pid,
+            site.balancer.pid().unwrap()
+        );
+        assert!(!elsewhere.join("lb.sock").exists());
+    }
+    assert_eq!(pins(other_bpffs), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn an_agent_that_is_told_to_leave_leaves_nothing() {
+    privileged!();
+    let mut site = Site::start(|_| {});
+    let mut open = site.connect().unwrap();
+    open.ping().unwrap();
+    let socket = site.balancer.socket();
+    assert!(socket.exists());
+    assert!(site.nic("ip", &["link", "show"]).contains("prog/xdp"));
+    assert!(addresses(&site).contains("10.87.0.100/32"));
+
+    assert!(site.balancer.terminate().unwrap().success());
+    assert!(!socket.exists());
+    assert!(!site.nic("ip", &["link", "show"]).contains("prog/xdp"));
+    assert!(!addresses(&site).contains("10.87.0.100"));
+    assert!(addresses(&site).contains("10.87.0.10/24"));
+    assert_eq!(pins(site.lab.bpffs()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_a_killed_agent_left_is_removed_by_the_next_one_that_is_told_to_leave() {
+    privileged!();
+    let mut site = Site::start(|_| {});
+    site.balancer.kill().unwrap();
+    assert!(site.nic("ip", &["link", "show"]).contains("prog/xdp"));
+    site.balancer.start_again().unwrap();
+    site.wait_for_all_targets();
+    assert!(site.balancer.terminate().unwrap().success());
+    assert!(!site.nic("ip", &["link", "show"]).contains("prog/xdp"));
+    assert!(!addresses(&site).contains("10.87.0.100"));
+    assert!(!site.balancer.socket().exists());
+    assert_eq!(pins(site.lab.bpffs()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_vip_that_was_on_the_nic_before_stays() {
+    privileged!();
+    let mut site = Site::start(|_| {});
+    assert!(site.balancer.terminate().unwrap().success());
+    site.nic("ip", &["address", "add", "10.87.0.100/24", "dev"]);
+    assert!(addresses(&site).contains("10.87.0.100/24"));
+    site.balancer.start_again().unwrap();
+    site.wait_for_all_targets();
+    site.connect().unwrap().ping().unwrap();
+    assert!(site.balancer.terminate().unwrap().success());
+    assert!(addresses(&site).contains("10.87.0.100/24"));
+    assert_eq!(addresses(&site).matches("10.87.0.100").count(), 1);
+}
+
+fn addresses(site: &Site) -> String {
+    let shown = site.nic("ip", &["address", "show", "dev"]);
+    assert!(shown.contains(NIC));
+    shown
+}
+
+/// What is in a bpffs beside the two files that the kernel puts there.
+fn pins(bpffs: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(bpffs).unwrap().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .filter(|path| path.extension().is_none_or(|end| end != "debug"))
+        .collect()
+}
+
+/// A bpffs of a test's own; unmounted when dropped.
+struct Bpffs(PathBuf);
+
+impl Bpffs {
+    fn mount(path: PathBuf) -> Self {
+        fs::create_dir_all(&path).unwrap();
+        mount("bpf", &path, "bpf", MountFlags::empty(), None).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
+}

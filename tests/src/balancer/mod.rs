@@ -1,0 +1,208 @@
+//! `lb` in a lab's balancer namespace: its configuration, its process, and
+//! what it says over its socket.
+
+mod configuration;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+use serde::de::DeserializeOwned;
+
+pub use self::configuration::{Configuration, Hook, POOL, READ_SERVICE, WRITE_SERVICE};
+pub use self::report::{
+    Flow, Flows, Pool, Server, Service, ServiceCount, Stats, Status, Target, TargetCount,
+    VerdictCount,
+};
+use crate::binaries;
+use crate::lab::{Lab, Namespace, Process};
+use crate::patience::wait_for;
+use crate::traffic::sampling::Sampler;
+
+/// How long `lb` may take to leave on SIGTERM.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A running, or killed, `lb`. Killed when dropped; its maps and its link stay
+/// pinned in the lab's bpffs until the lab is gone.
+#[derive(Debug)]
+pub struct Balancer {
+    namespace: Namespace,
+    configuration: PathBuf,
+    bpffs: PathBuf,
+    run: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Balancer {
+    /// Writes the configuration and starts `lb`. Does not wait.
+    pub fn start(lab: &Lab, configuration: &Configuration) -> Result<Self> {
+        let mut balancer = Self::with_configuration(lab, &configuration.to_toml())?;
+        balancer.start_again()?;
+        Ok(balancer)
+    }
+
+    /// One that does not run yet; `toml` becomes its `lb.toml` as it is.
+    pub fn with_configuration(lab: &Lab, toml: &str) -> Result<Self> {
+        let run = lab.run_directory();
+        let configuration = run.join("lb.toml");
+        fs::write(&configuration, toml)
+            .with_context(|| format!("cannot write {}", configuration.display()))?;
+        Ok(Self {
+            namespace: lab.balancer().clone(),
+            configuration,
+            bpffs: lab.bpffs().to_owned(),
+            run: run.to_owned(),
+            log: run.join("lb.log"),
+            process: None,
+        })
+    }
+
+    /// The command that starts `lb` on this lab: also for a second one that is
+    /// to be refused.
+    pub fn command(&self) -> Result<Command> {
+        let mut command = Command::new(binaries::find("lb")?);
+        command.arg("run");
+        command.arg("--config").arg(&self.configuration);
+        command.arg("--bpffs").arg(&self.bpffs);
+        command.arg("--run-dir").arg(&self.run);
+        Ok(command)
+    }
+
+    /// Starts `lb` where it does not run: with the maps and the link that the
+    /// one before it left, if it left any.
+    pub fn start_again(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "lb runs already");
+        self.process = Some(self.namespace.spawn(self.command()?, &self.log)?);
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.running()?.kill()?;
+        self.process = None;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until it has left.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        let status = self.running()?.terminate(PATIENCE)?;
+        self.process = None;
+        Ok(status)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.running()?.signal(signal)
+    }
+
+    /// Its exit status, if it ended by itself.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.exit_status()
+    }
+
+    /// Its process id, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// Its admin socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run.join("lb.sock")
+    }
+
+    /// The file of its configuration.
+    pub fn configuration(&self) -> &Path {
+        &self.configuration
+    }
+
+    /// All that it printed.
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// `lb status --json`.
+    pub fn status(&self) -> Result<Status> {
+        self.ask("status")
+    }
+
+    /// `lb stats --json`.
+    pub fn stats(&self) -> Result<Stats> {
+        self.ask("stats")
+    }
+
+    /// `lb flows --json`.
+    pub fn flows(&self) -> Result<Flows> {
+        self.ask("flows")
+    }
+
+    /// What a verb of the command line prints with `--json`.
+    pub fn ask<T: DeserializeOwned>(&self, verb: &str) -> Result<T> {
+        ask(&self.socket(), verb)
+    }
+
+    /// Looks at `lb status` again and again, also while `lb` is gone.
+    pub fn watch_status(&self, pause: Duration) -> Sampler<Result<Status>> {
+        let socket = self.socket();
+        Sampler::start(&self.namespace, pause, move || ask(&socket, "status"))
+    }
+
+    /// Waits until `holds` is true of what `lb status` says.
+    pub fn wait_for_status(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        mut holds: impl FnMut(&Status) -> bool,
+    ) -> Result<Status> {
+        let mut last = Err(anyhow::anyhow!("never asked"));
+        let found = wait_for(patience, || {
+            if let Some(status) = self.exit_status() {
+                return Some(Err(anyhow::anyhow!("lb ended ({status})")));
+            }
+            last = self.status();
+            match &last {
+                Ok(status) if holds(status) => Some(Ok(status.clone())),
+                _ => None,
+            }
+        });
+        let complaint = match found {
+            Some(Ok(status)) => return Ok(status),
+            Some(Err(ended)) => ended,
+            None => anyhow::anyhow!("waited {patience:?}; lb status: {last:?}"),
+        };
+        let log = self.output();
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(20)..].join("\n");
+        Err(complaint.context(format!("{what}: in vain; its log ends:\n{end}\n")))
+    }
+
+    /// Waits until both services have a target.
+    pub fn wait_until_serving(&mut self, patience: Duration) -> Result<Status> {
+        self.wait_for_status("waiting for both services", patience, |status| {
+            [WRITE_SERVICE, READ_SERVICE]
+                .iter()
+                .all(|name| !status.targets(name).is_empty())
+        })
+    }
+
+    fn running(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().context("lb does not run")
+    }
+}
+
+fn ask<T: DeserializeOwned>(socket: &Path, verb: &str) -> Result<T> {
+    let output = Command::new(binaries::find("lb")?)
+        .args([verb, "--json", "--socket"])
+        .arg(socket)
+        .output()?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("`lb {verb}` failed: {}", stderr.trim());
+    }
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("`lb {verb} --json` printed something else"))
+}

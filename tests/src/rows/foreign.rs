@@ -1,0 +1,198 @@
+//! Rows about packets that the data path does not understand: each passes to
+//! the host as it came. All of them meet an established connection, which a
+//! frame that is misread would be taken for.
+
+use lb_common::verdict::Reason;
+
+use super::frame::{ACK, ETH, HEADERS, IP, PSH, SYN, finish_ip, finish_tcp, segment};
+use super::world::{FROM_CLIENT, World};
+use super::{Row, row};
+
+/// The first and the last length that BPF_PROG_TEST_RUN takes and that is
+/// too short for a segment.
+const TRUNCATED: std::ops::Range<usize> = ETH..HEADERS;
+
+const TOTAL_LENGTH: usize = ETH + 2;
+const FRAGMENT: usize = ETH + 6;
+const PROTOCOL: usize = ETH + 9;
+const DATA_OFFSET: usize = ETH + IP + 12;
+
+/// A segment of the established connection.
+fn request() -> Vec<u8> {
+    segment(FROM_CLIENT, ACK | PSH)
+        .numbers(1001, 5001)
+        .payload(b"GET /kv/key HTTP/1.1\r\n\r\n")
+        .build()
+}
+
+/// The same frame with `bytes` at `offset`, and a right header checksum.
+fn with(offset: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut frame = request();
+    frame[offset..offset + bytes.len()].copy_from_slice(bytes);
+    finish_ip(&mut frame);
+    frame
+}
+
+fn passes(sentence: impl Into<String>, packet: Vec<u8>, reason: Reason) -> Row {
+    row(sentence, World::new().established(), packet).passes(reason)
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    [
+        truncated(),
+        other_protocols(),
+        options(),
+        fragments(),
+        lies(),
+    ]
+    .concat()
+}
+
+fn truncated() -> Vec<Row> {
+    TRUNCATED
+        .map(|length| {
+            let mut packet = request();
+            packet.truncate(length);
+            let sentence = format!("a frame of {length} bytes passes");
+            passes(sentence, packet, Reason::Truncated)
+        })
+        .collect()
+}
+
+fn other_protocols() -> Vec<Row> {
+    let with_type = |ether_type: [u8; 2]| with(12, &ether_type);
+    let tagged = |tag: [u8; 4]| {
+        let mut packet = request();
+        packet.splice(12..12, tag);
+        packet
+    };
+    let mut arp = vec![0xff; 6];
+    arp.extend([2, 0, 0, 0, 0, 9, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
+    arp.resize(60, 0);
+    let protocol = |number| with(PROTOCOL, &[number]);
+    vec![
+        passes("ARP passes", arp, Reason::NotIpv4),
+        passes("IPv6 passes", with_type([0x86, 0xdd]), Reason::NotIpv4),
+        passes(
+            "a length in the place of a type passes (802.3)",
+            with_type([0, 50]),
+            Reason::NotIpv4,
+        ),
+        passes(
+            "a type with its bytes swapped passes",
+            with_type([0, 8]),
+            Reason::NotIpv4,
+        ),
+        passes(
+            "a VLAN tag passes",
+            tagged([0x81, 0, 0, 42]),
+            Reason::NotIpv4,
+        ),
+        passes(
+            "a provider's VLAN tag passes",
+            tagged([0x88, 0xa8, 0, 42]),
+            Reason::NotIpv4,
+        ),
+        passes("UDP passes", protocol(17), Reason::NotTcp),
+        passes("ICMP passes", protocol(1), Reason::NotTcp),
+        passes("SCTP passes", protocol(132), Reason::NotTcp),
+        passes("protocol 0 passes", protocol(0), Reason::NotTcp),
+    ]
+}
+
+fn options() -> Vec<Row> {
+    let mut optional = request();
+    // Router alert.
+    optional.splice(ETH + IP..ETH + IP, [0x94, 4, 0, 0]);
+    optional[ETH] = 0x46;
+    let version = |byte| with(ETH, &[byte]);
+    vec![
+        passes(
+            "a header with IP options passes",
+            optional,
+            Reason::Ipv4Options,
+        ),
+        passes(
+            "a header that claims sixty bytes passes",
+            version(0x4f),
+            Reason::Ipv4Options,
+        ),
+        passes(
+            "a header that claims sixteen bytes passes",
+            version(0x44),
+            Reason::Ipv4Options,
+        ),
+        passes(
+            "a header that claims no bytes passes",
+            version(0x40),
+            Reason::Ipv4Options,
+        ),
+        passes(
+            "version six in an IPv4 frame passes",
+            version(0x65),
+            Reason::Ipv4Options,
+        ),
+    ]
+}
+
+fn fragments() -> Vec<Row> {
+    let fragment = |bits: u16| with(FRAGMENT, &bits.to_be_bytes());
+    vec![
+        passes(
+            "the first fragment passes",
+            fragment(0x2000),
+            Reason::Fragment,
+        ),
+        passes(
+            "a fragment in the middle passes",
+            fragment(0x2001),
+            Reason::Fragment,
+        ),
+        passes(
+            "the last fragment passes",
+            fragment(0x1fff),
+            Reason::Fragment,
+        ),
+        passes(
+            "a fragment that must not be fragmented passes",
+            fragment(0x6000),
+            Reason::Fragment,
+        ),
+    ]
+}
+
+/// Lengths that contradict the frame, or each other.
+fn lies() -> Vec<Row> {
+    let payload = request().len() - HEADERS;
+    let total = |length: usize| with(TOTAL_LENGTH, &(length as u16).to_be_bytes());
+    let malformed = |sentence, packet| passes(sentence, packet, Reason::Malformed);
+    let header = |words: u8| {
+        let mut frame = with(DATA_OFFSET, &[words << 4]);
+        finish_tcp(&mut frame);
+        frame
+    };
+    let words_of_segment = ((20 + payload) / 4) as u8;
+    let mut bare = segment(FROM_CLIENT, SYN).numbers(1000, 0).build();
+    bare[DATA_OFFSET] = 6 << 4;
+    vec![
+        malformed(
+            "a total length one byte beyond the frame passes",
+            total(IP + 20 + payload + 1),
+        ),
+        malformed("a total length far beyond the frame passes", total(0xffff)),
+        malformed("a total length of zero passes", total(0)),
+        malformed("a total length shorter than its header passes", total(19)),
+        malformed("a total length of the IP header alone passes", total(IP)),
+        malformed(
+            "a total length one byte short of a TCP header passes",
+            total(IP + 19),
+        ),
+        malformed("a data offset of zero passes", header(0)),
+        malformed("a data offset below five passes", header(4)),
+        malformed(
+            "a data offset beyond the segment passes",
+            header(words_of_segment + 1),
+        ),
+        malformed("a data offset beyond a bare header passes", bare),
+    ]
+}
