@@ -41,7 +41,7 @@ pub const fn target_traffic(target: TargetId, direction: Direction) -> u32 {
 }
 
 /// How many counters each service has in SERVICE_VERDICTS.
-pub const REASONS_STRIDE: u32 = 32;
+pub const REASONS_STRIDE: u32 = 64;
 const _: () = assert!(Reason::COUNT <= REASONS_STRIDE as usize);
 
 /// The index of a service's counter for `reason` in SERVICE_VERDICTS.

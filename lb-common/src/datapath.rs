@@ -1,78 +1,246 @@
 //! A packet's whole way, from bytes to bytes: parse, steer, carry out. The
 //! hooks differ in how they reach packets and maps, and in nothing else.
+//!
+//! In steps that a hook calls one after the other, so that one with a small
+//! stack can give each its own: [`quickly`], [`decide`], [`carry_out`]; where
+//! it was decided that this is not TCP, [`translate`](crate::icmp::translate)
+//! in the place of the last.
 
-use crate::addr::Ipv4;
+use crate::addr::Address;
 use crate::emit;
 use crate::flow::Tick;
+use crate::layout::Plain;
 use crate::nat::{self, PartialChecksum, Remainder, Rewrite};
-use crate::steer::steer;
+use crate::steer::{Case, carry_on, steer, steer_reply};
 use crate::tables::Tables;
+use crate::target::{Hop, Mode};
+use crate::tunnel;
 use crate::verdict::{Fate, Reason, Verdict};
 use crate::wire::checksum::Sum;
+use crate::wire::eth::EthernetHeader;
 use crate::wire::frame::Headers;
+use crate::wire::network::NetworkHeader;
 
 /// A packet in its buffer.
 pub trait Packet {
-    /// The frame's length in bytes, from the Ethernet header on.
-    fn length(&self) -> usize;
-    /// The first bytes; none where the frame is shorter.
-    fn headers(&mut self) -> Option<&mut Headers>;
+    /// The Ethernet type of what the frame carries, VLAN tags skipped; none
+    /// where the frame is too short. Called once, before all else.
+    fn ether_type(&mut self) -> Option<u16>;
+    /// How many bytes there are from the network header on.
+    fn available(&self) -> usize;
+    /// The NIC that the packet came by.
+    fn ifindex(&self) -> u32;
+    /// The Ethernet header, and the headers from the network header on; none
+    /// where the frame is shorter.
+    fn window<T: Plain>(&mut self) -> Option<(&mut EthernetHeader, &mut T)>;
+    /// The Ethernet header, and network and TCP header; none where the frame
+    /// is shorter.
+    #[inline(always)]
+    fn headers<A: Address>(&mut self) -> Option<(&mut EthernetHeader, &mut Headers<A::Header>)> {
+        self.window()
+    }
+    /// Notes that the sum over the packet, as a whole, changed by `delta`.
+    #[inline(always)]
+    fn sum_changed(&mut self, _delta: u16) {}
     /// The sum over `length` bytes from the TCP header on; none where the
     /// frame is shorter or they are too many.
-    fn transport_sum(&self, length: u16) -> Option<Sum>;
+    fn transport_sum<A: Address>(&self, length: u16) -> Option<Sum>;
+    /// The longest packet on the wire that becomes of one of `length` bytes.
+    #[inline(always)]
+    fn longest<A: Address>(&mut self, length: u32) -> u32 {
+        length
+    }
+    /// Rewrites the packet for its way on: addresses, ports, hops, checksums.
+    #[inline(always)]
+    fn rewrite<A: Address>(
+        &mut self,
+        rewrite: &Rewrite<A>,
+        partial: PartialChecksum,
+    ) -> Option<()> {
+        let (eth, headers) = self.headers::<A>()?;
+        if rewrite.local == 0 {
+            eth.leave_by(rewrite.hop);
+        }
+        match nat::apply(headers, rewrite, partial) {
+            Remainder::None => {}
+            Remainder::Sum => {
+                let length = headers.tcp_length();
+                let checksum = self.transport_sum::<A>(length)?.checksum();
+                self.headers::<A>()?.1.tcp.checksum = checksum;
+            }
+        }
+        Some(())
+    }
+    /// Turns the segment into the RST that answers it.
+    #[inline(always)]
+    fn reset<A: Address>(&mut self, partial: PartialChecksum) -> Option<()> {
+        let headers = self.headers::<A>()?.1;
+        emit::reset::<A>(headers, headers.checksum_form(partial));
+        self.truncate::<A>()
+    }
+    /// The sum over the headers as they will be once the packet has left.
+    #[inline(always)]
+    fn quoted_sum<A: Address>(&mut self, partial: PartialChecksum) -> Option<Sum> {
+        let headers = self.headers::<A>()?.1;
+        Some(headers.quoted_sum(headers.checksum_form(partial)))
+    }
     /// Cuts the frame off behind its headers.
-    fn truncate(&mut self) -> Option<()>;
+    fn truncate<A: Address>(&mut self) -> Option<()>;
+    /// Puts `header` between the Ethernet header, tags included, and the
+    /// network header. It begins with a network header of the same family.
+    fn prepend<T: Plain>(&mut self, header: &T) -> Option<()>;
+    /// Puts the packet into another one, with the header `outer`.
+    #[inline(always)]
+    fn wrap<N: NetworkHeader>(&mut self, outer: &N) -> Option<()> {
+        self.prepend(outer)
+    }
 }
 
-/// Decides on a packet and carries the decision out in its buffer. `clock` is
-/// asked only where the packet is a TCP segment.
+/// What became of a packet, and by which NIC it leaves; 0 where it does not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub struct Departure {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The index of the NIC.
+    pub ifindex: u32,
+}
+
+impl Departure {
+    /// A packet that does not leave.
+    #[inline(always)]
+    pub const fn stays(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            ifindex: 0,
+        }
+    }
+}
+
+/// The quick way, for the packets that there are most of: of established
+/// connections, and of nobody's. None: it takes [`decide`] and [`carry_out`].
+///
+/// `clock` is asked only where time matters.
 #[inline(always)]
-pub fn process<P: Packet, T: Tables<Ipv4>>(
+pub fn quickly<A: Address, P: Packet, T: Tables<A>>(
     packet: &mut P,
     tables: &T,
     partial: PartialChecksum,
-    clock: impl FnOnce() -> Tick,
-) -> Verdict<Ipv4> {
-    let frame = packet.length();
-    let Some(headers) = packet.headers() else {
-        return Verdict::of_nobody(Reason::Truncated);
+    clock: impl Fn() -> Tick,
+) -> Option<Departure> {
+    let stays = |reason| Some(Departure::stays(Verdict::of_nobody(reason)));
+    let available = packet.available();
+    let Some((_, headers)) = packet.headers::<A>() else {
+        return stays(Reason::Truncated);
     };
-    let segment = match headers.parse(frame) {
-        Ok(segment) => segment,
-        Err(reason) => return Verdict::of_nobody(reason),
+    let ours = || tables.may_be_ours(headers.network.destination());
+    match headers.check(available) {
+        Ok(()) if ours() => {}
+        Ok(()) => return stays(Reason::NotOurs),
+        Err(Reason::NotTcp) if headers.network.protocol() == A::Header::ICMP && ours() => {
+            return None;
+        }
+        Err(reason) => return stays(reason),
+    }
+    let (verdict, rewrite) = carry_on(tables, &headers.segment(), clock)?;
+    Some(match packet.rewrite(&rewrite, partial) {
+        Some(()) => Departure {
+            verdict,
+            ifindex: rewrite.hop.ifindex,
+        },
+        None => Departure::stays(Verdict::of_nobody(Reason::Unfinished)),
+    })
+}
+
+/// Reads the packet into its case, and decides it by the full policy.
+#[inline(always)]
+pub fn decide<A: Address, P: Packet, T: Tables<A>>(
+    packet: &mut P,
+    tables: &T,
+    case: &mut Case<A>,
+    now: Tick,
+) {
+    let (available, ifindex) = (packet.available(), packet.ifindex());
+    let Some((eth, headers)) = packet.headers::<A>() else {
+        case.verdict = Verdict::of_nobody(Reason::Truncated);
+        return;
     };
-    let mut verdict = steer(tables, &segment, clock());
-    let done = match verdict.fate() {
-        Fate::Pass | Fate::Drop => Some(()),
-        Fate::Transmit => transmit(packet, &verdict.rewrite, partial),
-        Fate::Reset => reset(packet, partial),
+    if let Err(reason) = headers.check(available) {
+        case.verdict = Verdict::of_nobody(reason);
+        return;
+    }
+    case.segment = headers.segment();
+    case.back = Hop {
+        destination: eth.source,
+        source: eth.destination,
+        ifindex,
+    };
+    case.segment.length = packet.longest::<A>(case.segment.length);
+    steer(tables, case, now);
+}
+
+/// As [`decide`], for a packet that leaves this host: whether it is a reply of
+/// a server here, and something was decided. Everything else stays as it is.
+#[inline(always)]
+pub fn recognise<A: Address, P: Packet, T: Tables<A>>(
+    packet: &mut P,
+    tables: &T,
+    case: &mut Case<A>,
+    now: Tick,
+) -> bool {
+    let available = packet.available();
+    let Some((_, headers)) = packet.headers::<A>() else {
+        return false;
+    };
+    if headers.check(available).is_err() || !tables.may_be_ours(headers.network.source()) {
+        return false;
+    }
+    case.segment = headers.segment();
+    steer_reply(tables, case, now)
+}
+
+/// Does with the packet what the verdict on its case says. Gives the index of
+/// the NIC that it leaves by; 0 where it does not leave.
+#[inline(always)]
+pub fn carry_out<A: Address, P: Packet>(
+    packet: &mut P,
+    case: &mut Case<A>,
+    partial: PartialChecksum,
+) -> u32 {
+    let (done, ifindex) = match case.verdict.fate() {
+        Fate::Pass | Fate::Drop => return 0,
+        Fate::Transmit if case.verdict.mode == Mode::Ipip => {
+            (tunnelled(packet, case, partial), case.rewrite.hop.ifindex)
+        }
+        Fate::Transmit | Fate::Deliver => (
+            packet.rewrite(&case.rewrite, partial),
+            case.rewrite.hop.ifindex,
+        ),
+        Fate::Notify => (
+            tunnel::notify::<A, P>(packet, case, partial),
+            case.back.ifindex,
+        ),
+        Fate::Reset => (reset::<A, P>(packet, case.back, partial), case.back.ifindex),
     };
     if done.is_none() {
-        verdict.reason = Reason::Unfinished;
+        case.verdict.reason = Reason::Unfinished;
+        return 0;
     }
-    verdict
+    ifindex
 }
 
 #[inline(always)]
-fn transmit<P: Packet>(
+fn tunnelled<A: Address, P: Packet>(
     packet: &mut P,
-    rewrite: &Rewrite<Ipv4>,
+    case: &Case<A>,
     partial: PartialChecksum,
 ) -> Option<()> {
-    let headers = packet.headers()?;
-    match nat::apply(headers, rewrite, partial) {
-        Remainder::None => {}
-        Remainder::Sum => {
-            let length = headers.tcp_length();
-            let checksum = packet.transport_sum(length)?.checksum();
-            packet.headers()?.tcp.checksum = checksum;
-        }
-    }
-    Some(())
+    packet.rewrite(&case.rewrite, partial)?;
+    tunnel::encapsulate(packet, &case.tunnel)
 }
 
 #[inline(always)]
-fn reset<P: Packet>(packet: &mut P, partial: PartialChecksum) -> Option<()> {
-    emit::reset(packet.headers()?, partial);
-    packet.truncate()
+fn reset<A: Address, P: Packet>(packet: &mut P, back: Hop, partial: PartialChecksum) -> Option<()> {
+    packet.headers::<A>()?.0.leave_by(back);
+    packet.reset::<A>(partial)
 }

@@ -1,32 +1,34 @@
 //! Segments of our own: the RST that answers a segment (RFC 9293, 3.5.2),
 //! made in its place, and the ACK that provokes one.
 
-use crate::addr::Ipv4;
+use crate::addr::Address;
 use crate::flow::FlowKey;
-use crate::nat::{self, PartialChecksum};
-use crate::target::Hop;
+use crate::nat;
 use crate::wire::checksum::Sum;
-use crate::wire::eth::EthernetHeader;
 use crate::wire::frame::Headers;
-use crate::wire::ipv4::Ipv4Header;
+use crate::wire::network::{NetworkHeader, TCP};
 use crate::wire::tcp::{Flags, TcpHeader};
 
-/// The hops that our own packets may take (RFC 1700's recommendation).
-const FRESH_TTL: u8 = 64;
-/// The length of our packets in bytes: two headers without options.
-const TOTAL_LENGTH: u16 = (size_of::<Ipv4Header>() + size_of::<TcpHeader>()) as u16;
+/// The length of a TCP header without options in bytes.
+const TCP_LENGTH: u16 = size_of::<TcpHeader>() as u16;
+
+/// What a TCP checksum field holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChecksumForm {
+    /// The checksum.
+    Complete,
+    /// The pseudo header's sum: the rest is left to a NIC.
+    Partial,
+}
 
 /// Turns the headers of a segment into those of the RST that answers it. The
-/// caller cuts the frame to [`Headers::LENGTH`] bytes.
+/// caller turns the Ethernet addresses round, and cuts the frame off behind
+/// the headers.
 ///
 /// The RST is exact: its sequence number is the one that the sender expects
 /// next, so that RFC 5961 stacks accept it at once.
 #[inline(always)]
-pub fn reset(headers: &mut Headers, partial: PartialChecksum) {
-    let keep_partial = match partial {
-        PartialChecksum::Keep => headers.checksum_partial(),
-        PartialChecksum::Finish => false,
-    };
+pub fn reset<A: Address>(headers: &mut Headers<A::Header>, form: ChecksumForm) {
     let tcp = &headers.tcp;
     let (sequence, acknowledgment, flags) = if tcp.flags.contain(Flags::ACK) {
         (tcp.acknowledgment(), 0, Flags::RST)
@@ -35,13 +37,9 @@ pub fn reset(headers: &mut Headers, partial: PartialChecksum) {
         let acknowledgment = tcp.sequence().wrapping_add(length);
         (0, acknowledgment, Flags(Flags::RST.0 | Flags::ACK.0))
     };
-    let hop = Hop {
-        destination: headers.eth.source,
-        source: headers.eth.destination,
-    };
     let key = headers.key().reversed();
-    *headers = segment(&key, hop, sequence, acknowledgment, flags);
-    if keep_partial {
+    *headers = segment::<A>(&key, sequence, acknowledgment, flags);
+    if form == ChecksumForm::Partial {
         headers.tcp.checksum = pseudo_sum(&key).fold();
     }
 }
@@ -51,64 +49,36 @@ pub fn reset(headers: &mut Headers, partial: PartialChecksum) {
 /// the sequence number that a RST needs. No segment of ours has to be
 /// remembered for that.
 #[must_use]
-pub fn provoking_ack(key: &FlowKey<Ipv4>, hop: Hop, sequence: u32) -> Headers {
-    segment(key, hop, sequence, 0, Flags::ACK)
+pub fn provoking_ack<A: Address>(key: &FlowKey<A>, sequence: u32) -> Headers<A::Header> {
+    segment::<A>(key, sequence, 0, Flags::ACK)
 }
 
 /// A segment without payload, its checksums complete.
 #[inline(always)]
-fn segment(
-    key: &FlowKey<Ipv4>,
-    hop: Hop,
+fn segment<A: Address>(
+    key: &FlowKey<A>,
     sequence: u32,
     acknowledgment: u32,
     flags: Flags,
-) -> Headers {
-    let mut headers = Headers {
-        eth: EthernetHeader {
-            destination: hop.destination,
-            source: hop.source,
-            ether_type: EthernetHeader::IPV4,
-        },
-        ip: Ipv4Header {
-            version_length: Ipv4Header::PLAIN,
-            total_length: TOTAL_LENGTH.to_be(),
-            fragment: Ipv4Header::DONT_FRAGMENT,
-            ttl: FRESH_TTL,
-            protocol: Ipv4Header::TCP,
-            ..Ipv4Header::default()
-        },
-        tcp: TcpHeader {
-            source: key.source_port,
-            destination: key.destination_port,
-            data_offset: TcpHeader::PLAIN,
-            flags,
-            ..TcpHeader::default()
-        },
+) -> Headers<A::Header> {
+    let mut tcp = TcpHeader {
+        source: key.source_port,
+        destination: key.destination_port,
+        data_offset: TcpHeader::PLAIN,
+        flags,
+        ..TcpHeader::default()
     };
-    headers.ip.set_addresses(key.source, key.destination);
-    headers.tcp.set_numbers(sequence, acknowledgment);
-    headers.ip.checksum = network_sum(&headers.ip).checksum();
-    headers.tcp.checksum = pseudo_sum(key).add(transport_sum(&headers.tcp)).checksum();
-    headers
+    tcp.set_numbers(sequence, acknowledgment);
+    tcp.checksum = pseudo_sum(key).add(transport_sum(&tcp)).checksum();
+    Headers {
+        network: A::Header::fresh(key.source, key.destination, TCP, TCP_LENGTH),
+        tcp,
+    }
 }
 
 #[inline(always)]
-fn pseudo_sum(key: &FlowKey<Ipv4>) -> Sum {
-    nat::pseudo_sum(key.source, key.destination, size_of::<TcpHeader>() as u16)
-}
-
-/// The sum over an IPv4 header, its checksum field left out.
-#[inline(always)]
-fn network_sum(ip: &Ipv4Header) -> Sum {
-    Sum::default()
-        .add_u16(u16::from_ne_bytes([ip.version_length, ip.traffic_class]))
-        .add_u16(ip.total_length)
-        .add_u16(ip.identification)
-        .add_u16(ip.fragment)
-        .add_u16(u16::from_ne_bytes([ip.ttl, ip.protocol]))
-        .add_u32(ip.source().0)
-        .add_u32(ip.destination().0)
+fn pseudo_sum<A: Address>(key: &FlowKey<A>) -> Sum {
+    nat::pseudo_sum(key.source, key.destination, TCP_LENGTH)
 }
 
 /// The sum over a TCP header without options, its checksum field left out.

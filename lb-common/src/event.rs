@@ -3,7 +3,8 @@
 //! Events may be left out when there are too many of them; the counters
 //! miss nothing.
 
-use crate::addr::Port;
+use crate::addr::Ipv6;
+use crate::flow::FlowKey;
 use crate::service::ServiceId;
 use crate::target::TargetId;
 use crate::verdict::Reason;
@@ -64,22 +65,30 @@ impl Reason {
             | Self::HandshakeLost
             | Self::TableFull
             | Self::PortsExhausted
+            | Self::ServersFull
+            | Self::ServiceFull
+            | Self::SynUnanswered
             | Self::TtlExpired
             | Self::Unfinished => Some(Urgency::Trouble),
             Self::Truncated
-            | Self::NotIpv4
-            | Self::Ipv4Options
+            | Self::NotIp
+            | Self::Options
             | Self::Fragment
             | Self::NotTcp
             | Self::Malformed
             | Self::NotOurs
             | Self::Forward
+            | Self::IcmpTranslated
+            | Self::TooBig
             | Self::Reply
             | Self::Opened
             | Self::SynRetransmitted
             | Self::Handshake
             | Self::CutOff
             | Self::UnknownFlow
+            | Self::SourceFull
+            | Self::SourceRate
+            | Self::Denied
             | Self::SynLost
             | Self::StrayReset => None,
         }
@@ -90,15 +99,9 @@ impl Reason {
 /// with: translated, or turned round where it is answered with a RST.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Event<A> {
-    /// The packet's sender.
-    pub source: A,
-    /// The packet's receiver.
-    pub destination: A,
-    /// The sender's port.
-    pub source_port: Port,
-    /// The receiver's port.
-    pub destination_port: Port,
+pub struct Event {
+    /// Sender and receiver; IPv4 addresses are mapped into IPv6.
+    pub key: FlowKey<Ipv6>,
     /// The target that it concerns, or none.
     pub target: TargetId,
     /// The service that it concerns.

@@ -6,7 +6,7 @@
 
 use crate::addr::{Address, Port};
 use crate::service::ServiceId;
-use crate::target::{Generation, Hop, TargetId};
+use crate::target::{Generation, Hop, Mode, TargetId};
 
 /// The key of FLOWS and PENDING: addresses and ports of a segment as they
 /// arrive. Also the addresses and ports that it is rewritten to.
@@ -54,6 +54,9 @@ pub enum Direction {
 pub struct Tick(pub u32);
 
 impl Tick {
+    /// How long a tick is.
+    pub const NANOSECONDS: u64 = 1 << 20;
+
     /// The tick at `nanoseconds` of the monotonic clock.
     #[inline(always)]
     #[must_use]
@@ -73,46 +76,48 @@ impl Tick {
     }
 }
 
-/// How far a connection has come. Each mark is a byte of its own and is only
-/// ever set, so that CPUs need no atomic operation between them.
-#[repr(C)]
+/// How far a connection has come: marks that are only ever set, by atomic
+/// operations, so that of all CPUs one sees a mark appear.
+#[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Progress {
-    /// Not 0: the client has sent its FIN.
-    pub client_fin: u8,
-    /// Not 0: the server has sent its FIN; [`Progress::FIRST`] where the
-    /// client had not sent its own by then.
-    pub server_fin: u8,
-    /// Not 0: one of the two sent a RST.
-    pub reset: u8,
-    /// Not 0, in PENDING, in the reply flow: the server sent its SYN+ACK.
-    pub answered: u8,
-}
+pub struct Progress(pub u32);
 
 impl Progress {
-    /// In `server_fin`: the server's FIN came first, so that it is the
-    /// server that keeps TIME_WAIT.
-    pub const FIRST: u8 = 2;
+    /// The client has sent its FIN.
+    pub const CLIENT_FIN: Self = Self(1);
+    /// The server has sent its FIN.
+    pub const SERVER_FIN: Self = Self(2);
+    /// The server has sent its FIN, and the client had not: it is the server
+    /// that keeps TIME_WAIT.
+    pub const SERVER_FIRST: Self = Self(4);
+    /// One of the two sent a RST.
+    pub const RESET: Self = Self(8);
+    /// In PENDING, in the reply flow: the server sent its SYN+ACK.
+    pub const ANSWERED: Self = Self(16);
+    /// The connection is being taken out of the table.
+    pub const REMOVED: Self = Self(32);
+
+    /// Whether all of `marks` are set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contain(self, marks: Self) -> bool {
+        self.0 & marks.0 == marks.0
+    }
+
+    /// These marks and `marks`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, marks: Self) -> Self {
+        Self(self.0 | marks.0)
+    }
 
     /// Whether the connection is over: nothing but stragglers may follow.
     #[inline(always)]
     #[must_use]
     pub const fn closed(self) -> bool {
-        self.reset != 0 || (self.client_fin != 0 && self.server_fin != 0)
+        self.0 & (Self::RESET.0 | Self::REMOVED.0) != 0
+            || self.contain(Self(Self::CLIENT_FIN.0 | Self::SERVER_FIN.0))
     }
-}
-
-/// One step in a connection's progress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
-    /// The client sent its FIN.
-    ClientFin,
-    /// The server sent its FIN, after the client.
-    ServerFin,
-    /// The server sent its FIN, and the client has not yet.
-    ServerFinFirst,
-    /// One of the two sent a RST.
-    Reset,
 }
 
 /// The value of FLOWS: the finished recipe for a segment's way on.
@@ -121,10 +126,10 @@ pub enum Step {
 pub struct Flow<A> {
     /// The addresses and ports that the segment leaves with.
     pub rewrite: FlowKey<A>,
-    /// What the rewriting adds to the network header's checksum.
-    pub network_delta: u16,
-    /// What it adds to the transport header's checksum.
-    pub transport_delta: u16,
+    /// What the new addresses add to a checksum over them.
+    pub address_delta: u16,
+    /// What the new ports add to a checksum over them.
+    pub port_delta: u16,
     /// The target that the connection was opened to.
     pub target: TargetId,
     /// The target's generation at that time.
@@ -139,7 +144,8 @@ pub struct Flow<A> {
     /// The service that the connection was opened to.
     pub service: ServiceId,
     direction: u8,
-    reserved: u8,
+    mode: u8,
+    reserved: [u32; 3],
 }
 
 impl<A: Address> Flow<A> {
@@ -154,29 +160,49 @@ impl<A: Address> Flow<A> {
         hop: Hop,
         now: Tick,
     ) -> Self {
-        let Owner {
-            service,
-            target,
-            generation,
-        } = owner;
-        let (network_delta, transport_delta) = crate::nat::deltas(key, &rewrite);
+        let (address_delta, port_delta) = crate::nat::deltas(key, &rewrite);
         Self {
             rewrite,
-            network_delta,
-            transport_delta,
-            target,
-            generation,
+            address_delta,
+            port_delta,
+            target: owner.target,
+            generation: owner.generation,
             last_seen: now,
-            progress: Progress {
-                client_fin: 0,
-                server_fin: 0,
-                reset: 0,
-                answered: 0,
-            },
+            progress: Progress(0),
             hop,
-            service,
+            service: owner.service,
             direction: direction as u8,
-            reserved: 0,
+            mode: owner.mode as u8,
+            reserved: [0; 3],
+        }
+    }
+
+    /// How its segments get to the server.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        Mode::from_number(self.mode)
+    }
+
+    /// To whom the connection belongs.
+    #[inline(always)]
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        Owner {
+            service: self.service,
+            target: self.target,
+            generation: self.generation,
+            mode: self.mode(),
+        }
+    }
+
+    /// The address of the connection's client; `key` is the flow's own.
+    #[inline(always)]
+    #[must_use]
+    pub fn client(&self, key: &FlowKey<A>) -> A {
+        match self.direction() {
+            Direction::Forward => key.source,
+            Direction::Reply => self.rewrite.destination,
         }
     }
 
@@ -201,7 +227,7 @@ impl<A: Address> Flow<A> {
 }
 
 /// To whom a connection belongs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Owner {
     /// The service.
     pub service: ServiceId,
@@ -209,6 +235,8 @@ pub struct Owner {
     pub target: TargetId,
     /// The target's generation when the connection was opened.
     pub generation: Generation,
+    /// How segments get to the server.
+    pub mode: Mode,
 }
 
 /// The value of PENDING: a flow whose handshake is not finished.
@@ -220,4 +248,9 @@ pub struct Pending<A> {
     /// In the reply flow: the sequence number of the server's SYN+ACK, in
     /// host order. The client proves that it saw it by acknowledging it.
     pub server_sequence: u32,
+    /// When the SYN came, in microseconds since the host started; wraps after
+    /// 71 minutes.
+    pub opened: u32,
+    /// Always 0.
+    pub reserved: u32,
 }

@@ -1,13 +1,23 @@
 //! The layout of what crosses the kernel boundary: no hidden padding, known
 //! sizes, any bit pattern valid. The only `unsafe` of this crate.
 
-use crate::addr::Ipv4;
+use crate::addr::{Address, Ipv4, Ipv6};
 use crate::counters::{TargetCounters, Traffic};
 use crate::event::{Budget, Event};
+use crate::filter::Filter;
 use crate::flow::{Flow, FlowKey, Pending};
-use crate::service::{Listener, Service};
-use crate::target::{Generation, Target, TargetId};
+use crate::limit::SourceState;
+use crate::reaping::Candidate;
+use crate::service::{Listener, Prefix, Rule, Service, SourceKey};
+use crate::tables::Affinity;
+use crate::target::{Generation, Hop, Load, Snat, Target, TargetId};
+use crate::wire::eth::{EthernetHeader, VlanTag};
 use crate::wire::frame::Headers;
+use crate::wire::icmp::{IcmpError, IcmpHeader, Notice, QuotedTcp};
+use crate::wire::ipv4::Ipv4Header;
+use crate::wire::ipv6::Ipv6Header;
+use crate::wire::network::NetworkHeader;
+use crate::wire::tcp::TcpHeader;
 
 /// Plain memory: `repr(C)` or transparent, without padding, every bit pattern
 /// a value. Such a value may be copied from and to bytes.
@@ -36,37 +46,91 @@ macro_rules! assert_layout {
     };
 }
 
-assert_layout!(FlowKey<Ipv4>, 12, u32, u32, u16, u16);
-assert_layout!(
-    Flow<Ipv4>,
-    48,
-    FlowKey<Ipv4>,
+/// For a type of both families: its size with IPv4 and with IPv6 addresses.
+macro_rules! assert_layouts {
+    ($type:ident, $v4:literal, $v6:literal, $($field:tt),+) => {
+        const _: () = {
+            assert!(size_of::<$type<Ipv4>>() == 0 $(+ size_of::<assert_layouts!(@ $field Ipv4)>())+);
+            assert!(size_of::<$type<Ipv6>>() == 0 $(+ size_of::<assert_layouts!(@ $field Ipv6)>())+);
+            assert!(size_of::<$type<Ipv4>>() == $v4);
+            assert!(size_of::<$type<Ipv6>>() == $v6);
+        };
+        // SAFETY: the assertions above leave no room for padding with the two
+        // addresses that there are, and every field is an integer or an array
+        // or wrapper of integers.
+        unsafe impl<A: Address> Plain for $type<A> {}
+        #[cfg(feature = "user")]
+        // SAFETY: what is `Plain` meets the contract of `Pod`.
+        unsafe impl<A: Address> aya::Pod for $type<A> {}
+    };
+    (@ A $address:ident) => { $address };
+    (@ ($type:ident<A>) $address:ident) => { $type<$address> };
+    (@ $field:tt $address:ident) => { $field };
+}
+
+assert_layouts!(FlowKey, 12, 36, A, A, u16, u16);
+assert_layouts!(
+    Flow,
+    64,
+    88,
+    (FlowKey<A>),
     u16,
     u16,
     u32,
     u32,
     u32,
-    [u8; 4],
-    [u8; 12],
+    u32,
+    Hop,
     u16,
     u8,
-    u8
+    u8,
+    [u32; 3]
 );
-assert_layout!(Pending<Ipv4>, 52, Flow<Ipv4>, u32);
-assert_layout!(Listener<Ipv4>, 8, u32, u16, u16);
-assert_layout!(Service, 12, u32, u32, u16, u16);
-assert_layout!(Target<Ipv4>, 28, u32, u32, u16, u16, u16, u16, [u8; 12]);
+assert_layouts!(Pending, 76, 100, (Flow<A>), u32, u32, u32);
+assert_layouts!(Candidate, 16, 40, (FlowKey<A>), u32);
+assert_layouts!(Listener, 8, 20, A, u16, u16);
+assert_layouts!(
+    Target, 44, 68, A, A, Hop, u32, u16, u16, u16, u16, u16, u16, u8, u8, u16
+);
+assert_layouts!(Snat, 8, 20, A, u16, u16);
+assert_layouts!(SourceKey, 8, 20, A, u16, u16);
+assert_layouts!(Prefix, 8, 20, u32, A);
+assert_layout!(Hop, 16, [u8; 6], [u8; 6], u32);
+assert_layout!(
+    Service, 36, u32, u32, u32, u32, u32, u32, u32, u32, u16, u8, u8
+);
+assert_layout!(Filter, 512, [u64; 64]);
 assert_layout!(TargetId, 4, u32);
 assert_layout!(Generation, 4, u32);
-assert_layout!(Event<Ipv4>, 20, u32, u32, u16, u16, u32, u16, u8, u8);
+assert_layout!(Rule, 4, u32);
+assert_layout!(Load, 8, u32, u32);
+assert_layout!(SourceState, 16, u64, u32, u32);
+assert_layout!(Affinity, 12, u32, u32, u32);
+assert_layout!(Event, 44, FlowKey<Ipv6>, u32, u16, u8, u8);
 assert_layout!(Budget, 8, u32, u32);
 assert_layout!(Traffic, 16, u64, u64);
 assert_layout!(TargetCounters, 32, u64, u64, u64, u64);
-assert_layout!(Headers, 54, [u8; 14], [u8; 20], [u8; 20]);
+assert_layout!(EthernetHeader, 14, [u8; 12], u16);
+assert_layout!(VlanTag, 4, u16, u16);
+assert_layout!(Ipv4Header, 20, [u8; 10], u16, [u16; 4]);
+assert_layout!(Ipv6Header, 40, [u8; 8], [u32; 8]);
+assert_layout!(IcmpHeader, 8, u8, u8, u16, [u16; 2]);
+assert_layout!(QuotedTcp, 8, u16, u16, [u16; 2]);
+assert_layout!(TcpHeader, 20, u16, u16, [u16; 4], [u8; 2], [u16; 3]);
+
+// SAFETY: both parts are plain and of even length, and ask for even addresses:
+// there is no room for padding between them or behind.
+unsafe impl<N: NetworkHeader> Plain for Headers<N> {}
+
+// SAFETY: as for `Headers`.
+unsafe impl<N: NetworkHeader> Plain for IcmpError<N> {}
+
+// SAFETY: as for `Headers`.
+unsafe impl<N: NetworkHeader> Plain for Notice<N> {}
 
 /// A number that changes with the layout of the maps: maps that were pinned
 /// under another number are not adopted.
-pub const MAPS_VERSION: u32 = 1;
+pub const MAPS_VERSION: u32 = 2;
 
 /// The bytes of a value.
 #[must_use]
@@ -86,4 +150,19 @@ pub fn read_from<T: Plain>(bytes: &[u8]) -> Option<T> {
     // SAFETY: there are enough bytes (checked above), `Plain` takes any bit
     // pattern, and the read does not ask for alignment.
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// The value in place of the first words; none where they are too few.
+///
+/// # Panics
+/// Where `T` asks for another alignment than a word's.
+#[must_use]
+pub fn view<T: Plain>(words: &mut [u16]) -> Option<&mut T> {
+    assert!(align_of::<T>() <= align_of::<u16>());
+    if size_of_val(words) < size_of::<T>() {
+        return None;
+    }
+    // SAFETY: there are enough bytes and they are aligned (checked above), the
+    // borrow is the only one, and `Plain` takes and leaves any bit pattern.
+    Some(unsafe { &mut *words.as_mut_ptr().cast() })
 }

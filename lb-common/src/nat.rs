@@ -1,30 +1,29 @@
 //! Network address translation: the arithmetic and the stores.
 
-use crate::addr::{Address, Ipv4, Port};
-use crate::flow::FlowKey;
-use crate::target::Hop;
+use crate::addr::{Address, Port};
+use crate::flow::{Flow, FlowKey};
+use crate::target::{Hop, Mode};
 use crate::wire::checksum::{self, Sum};
 use crate::wire::frame::Headers;
-use crate::wire::ipv4::Ipv4Header;
+use crate::wire::network::{NetworkHeader, TCP};
 
-/// What the time to live's decrement adds to the header checksum: ~m + m' of
-/// its word does not depend on the value before.
-const TTL_DELTA: u16 = !u16::from_ne_bytes([1, 0]);
-
-/// The checksum deltas (RFC 1624: ~m + m') of the network and the transport
-/// header when a segment that arrives with `from` leaves with `to`.
+/// The checksum deltas (RFC 1624: ~m + m') of the addresses and of the ports
+/// when a segment that arrives with `from` leaves with `to`.
 #[inline(always)]
 #[must_use]
 pub fn deltas<A: Address>(from: &FlowKey<A>, to: &FlowKey<A>) -> (u16, u16) {
-    let addresses = Sum::default()
-        .add(to.source.sum())
-        .add(to.destination.sum())
-        .subtract(from.source.sum())
-        .subtract(from.destination.sum());
-    let transport = addresses
-        .add(ports(to.source_port, to.destination_port))
+    let addresses = address_delta((from.source, from.destination), (to.source, to.destination));
+    let ports = ports(to.source_port, to.destination_port)
         .subtract(ports(from.source_port, from.destination_port));
-    (addresses.add_u16(TTL_DELTA).fold(), transport.fold())
+    (addresses, ports.fold())
+}
+
+/// What replacing both addresses adds to a checksum over them.
+#[inline(always)]
+#[must_use]
+pub fn address_delta<A: Address>(from: (A, A), to: (A, A)) -> u16 {
+    let sum = to.0.sum().add(to.1.sum());
+    sum.subtract(from.0.sum()).subtract(from.1.sum()).fold()
 }
 
 #[inline(always)]
@@ -33,16 +32,35 @@ fn ports(source: Port, destination: Port) -> Sum {
 }
 
 /// Everything that a segment needs for its way on.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rewrite<A> {
     /// The addresses and ports that it leaves with.
     pub to: FlowKey<A>,
-    /// What is added to the network header's checksum.
-    pub network_delta: u16,
-    /// What is added to the transport header's checksum.
-    pub transport_delta: u16,
+    /// What the new addresses add to a checksum over them.
+    pub address_delta: u16,
+    /// What the new ports add to a checksum over them.
+    pub port_delta: u16,
     /// The next hop.
     pub hop: Hop,
+    /// Not 0: the packet goes on to this host's own stack, or leaves it just
+    /// now: its Ethernet addresses stay, and that is no hop.
+    pub local: u32,
+}
+
+impl<A: Address> Rewrite<A> {
+    /// The way along `flow`, by `hop`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn along(flow: &Flow<A>, hop: Hop) -> Self {
+        Self {
+            to: flow.rewrite,
+            address_delta: flow.address_delta,
+            port_delta: flow.port_delta,
+            hop,
+            local: matches!(flow.mode(), Mode::Local) as u32,
+        }
+    }
 }
 
 /// How the hook treats a checksum that the sender left to its NIC, of which
@@ -67,54 +85,64 @@ pub enum Remainder {
     Sum,
 }
 
-/// Rewrites `headers` for their way on: addresses, ports, time to live, both
-/// checksums, next hop.
+/// Rewrites `headers` for their way on: addresses, ports, hops, checksums.
 ///
-/// The caller has made sure that the time to live is above 1.
+/// Where a hop is taken, the caller has made sure that more than one hop is left.
 #[inline(always)]
-pub fn apply(
-    headers: &mut Headers,
-    rewrite: &Rewrite<Ipv4>,
+pub fn apply<A: Address>(
+    headers: &mut Headers<A::Header>,
+    rewrite: &Rewrite<A>,
     partial: PartialChecksum,
 ) -> Remainder {
     let remainder = transport_checksum(headers, rewrite, partial);
-    let Headers { eth, ip, tcp } = headers;
-    eth.destination = rewrite.hop.destination;
-    eth.source = rewrite.hop.source;
-    ip.ttl = ip.ttl.wrapping_sub(1);
-    ip.checksum = checksum::update(ip.checksum, rewrite.network_delta);
-    ip.set_addresses(rewrite.to.source, rewrite.to.destination);
-    tcp.source = rewrite.to.source_port;
-    tcp.destination = rewrite.to.destination_port;
+    readdress(headers, rewrite);
     remainder
 }
 
+/// As [`apply`], the transport checksum left as it is.
 #[inline(always)]
-fn transport_checksum(
-    headers: &mut Headers,
-    rewrite: &Rewrite<Ipv4>,
+pub fn readdress<A: Address>(headers: &mut Headers<A::Header>, rewrite: &Rewrite<A>) {
+    let Headers { network, tcp } = headers;
+    let to = &rewrite.to;
+    if rewrite.local == 0 {
+        network.forward(to.source, to.destination, rewrite.address_delta);
+    } else {
+        network.readdress(to.source, to.destination, rewrite.address_delta);
+    }
+    tcp.source = to.source_port;
+    tcp.destination = to.destination_port;
+}
+
+#[inline(always)]
+fn transport_checksum<A: Address>(
+    headers: &mut Headers<A::Header>,
+    rewrite: &Rewrite<A>,
     partial: PartialChecksum,
 ) -> Remainder {
     if !headers.checksum_partial() {
-        headers.tcp.checksum = checksum::update(headers.tcp.checksum, rewrite.transport_delta);
+        let delta = Sum::default()
+            .add_u16(rewrite.address_delta)
+            .add_u16(rewrite.port_delta);
+        headers.tcp.checksum = checksum::update(headers.tcp.checksum, delta.fold());
         return Remainder::None;
     }
     let length = headers.tcp_length();
-    headers.tcp.checksum = pseudo_sum(rewrite.to.source, rewrite.to.destination, length).fold();
+    let to = &rewrite.to;
+    headers.tcp.checksum = pseudo_sum(to.source, to.destination, length).fold();
     match partial {
         PartialChecksum::Keep => Remainder::None,
         PartialChecksum::Finish => Remainder::Sum,
     }
 }
 
-/// The sum of TCP's pseudo header (RFC 9293, 3.1) for a segment of `length`
-/// bytes, header and payload.
+/// The sum of TCP's pseudo header (RFC 9293, 3.1; RFC 8200, 8.1) for a segment
+/// of `length` bytes, header and payload.
 #[inline(always)]
 #[must_use]
 pub fn pseudo_sum<A: Address>(source: A, destination: A, length: u16) -> Sum {
     source
         .sum()
         .add(destination.sum())
-        .add_u16(u16::from(Ipv4Header::TCP).to_be())
+        .add_u16(u16::from(TCP).to_be())
         .add_u16(length.to_be())
 }

@@ -9,13 +9,21 @@ use crate::flow::FlowKey;
 #[must_use]
 pub fn hash<A: Address>(key: &FlowKey<A>) -> u32 {
     let ports = key.source_port.0 as u32 | (key.destination_port.0 as u32) << 16;
-    let hash = mix(0, key.source.word());
-    let hash = mix(hash, key.destination.word());
+    let hash = key.destination.hash_into(key.source.hash_into(0));
     finish(mix(hash, ports))
 }
 
+/// The hash of a client's address, for a service that keeps clients together.
 #[inline(always)]
-const fn mix(hash: u32, word: u32) -> u32 {
+#[must_use]
+pub fn source_hash<A: Address>(source: A) -> u32 {
+    finish(source.hash_into(0))
+}
+
+/// `hash` with another word mixed in.
+#[inline(always)]
+#[must_use]
+pub const fn mix(hash: u32, word: u32) -> u32 {
     let word = word
         .wrapping_mul(0xcc9e_2d51)
         .rotate_left(15)
@@ -26,8 +34,10 @@ const fn mix(hash: u32, word: u32) -> u32 {
         .wrapping_add(0xe654_6b64)
 }
 
+/// The last step of a hash: every bit of the input reaches every bit.
 #[inline(always)]
-const fn finish(hash: u32) -> u32 {
+#[must_use]
+pub const fn finish(hash: u32) -> u32 {
     let hash = (hash ^ (hash >> 16)).wrapping_mul(0x85eb_ca6b);
     let hash = (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35);
     hash ^ (hash >> 16)

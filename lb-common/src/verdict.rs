@@ -3,9 +3,8 @@
 
 use crate::addr::Address;
 use crate::flow::{Direction, Flow};
-use crate::nat::Rewrite;
 use crate::service::ServiceId;
-use crate::target::TargetId;
+use crate::target::{Mode, TargetId};
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -14,8 +13,12 @@ pub enum Fate {
     Pass,
     /// Rewritten, and out again.
     Transmit,
+    /// Rewritten, and on its way through the host's own stack.
+    Deliver,
     /// Answered with a RST.
     Reset,
+    /// Answered with an ICMP error.
+    Notify,
     /// Nowhere.
     Drop,
 }
@@ -27,7 +30,9 @@ impl Fate {
         match self {
             Self::Pass => "pass",
             Self::Transmit => "transmit",
+            Self::Deliver => "deliver",
             Self::Reset => "reset",
+            Self::Notify => "notify",
             Self::Drop => "drop",
         }
     }
@@ -74,15 +79,15 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Shorter than an Ethernet, an IPv4 and a TCP header.
+    /// Shorter than an Ethernet, an IP and a TCP header.
     Truncated = Pass, "truncated";
-    /// Not IPv4: another protocol, or a VLAN tag.
-    NotIpv4 = Pass, "not_ipv4";
-    /// An IPv4 header with options, or one that claims less than its length.
-    Ipv4Options = Pass, "ipv4_options";
-    /// A fragment of an IPv4 packet.
+    /// Neither IPv4 nor IPv6.
+    NotIp = Pass, "not_ip";
+    /// An IPv4 header with options, or IPv6 extension headers.
+    Options = Pass, "options";
+    /// A fragment of a packet.
     Fragment = Pass, "fragment";
-    /// IPv4, but not TCP.
+    /// IP, but not TCP.
     NotTcp = Pass, "not_tcp";
     /// Lengths that contradict each other.
     Malformed = Pass, "malformed";
@@ -94,8 +99,10 @@ reasons! {
     Reply = Transmit, "reply";
     /// The SYN of a new connection.
     Opened = Transmit, "opened";
-    /// A SYN that was sent again.
+    /// A SYN that was sent again though the server has answered it.
     SynRetransmitted = Transmit, "syn_retransmitted";
+    /// A SYN that was sent again because the server has not answered it.
+    SynUnanswered = Transmit, "syn_unanswered";
     /// Another segment of an unfinished handshake.
     Handshake = Transmit, "handshake";
     /// The ACK that finished a handshake.
@@ -104,6 +111,8 @@ reasons! {
     Closing = Transmit, "closing";
     /// A RST that one end sent to the other.
     ResetRelayed = Transmit, "reset_relayed";
+    /// An ICMP error about a connection, on its way to the other end.
+    IcmpTranslated = Transmit, "icmp_translated";
     /// The RST by which a server refused a connection.
     BackendRefused = Transmit, "backend_refused";
     /// A new connection to a service that has no target.
@@ -118,6 +127,18 @@ reasons! {
     TableFull = Reset, "table_full";
     /// A new connection, but no free source port towards its target.
     PortsExhausted = Reset, "ports_exhausted";
+    /// A new connection, but every server has as many as it takes.
+    ServersFull = Reset, "servers_full";
+    /// A new connection, but the service has as many as it takes.
+    ServiceFull = Reset, "service_full";
+    /// A new connection of a source that has as many as it may have.
+    SourceFull = Reset, "source_full";
+    /// Longer than the tunnel to its server takes.
+    TooBig = Notify, "too_big";
+    /// A new connection of a source that opens too many in too short a time.
+    SourceRate = Drop, "source_rate";
+    /// A new connection of a source that the service's rules deny.
+    Denied = Drop, "denied";
     /// A RST for a connection that is not known, or that was cut off.
     StrayReset = Drop, "stray_reset";
     /// A SYN that lost a race against itself on another CPU; it comes again.
@@ -129,6 +150,13 @@ reasons! {
 }
 
 impl Reason {
+    /// Whether the packet goes on to where it was sent.
+    #[inline(always)]
+    #[must_use]
+    pub const fn goes_on(self) -> bool {
+        matches!(self.fate(), Fate::Transmit | Fate::Deliver)
+    }
+
     /// How many reasons there are.
     pub const COUNT: usize = Self::ALL.len();
 
@@ -139,62 +167,76 @@ impl Reason {
     }
 }
 
-/// What becomes of a packet ([`Reason::fate`]), why, and to whom it happens.
+/// What becomes of a packet ([`Verdict::fate`]), why, and to whom it happens.
 ///
 /// A plain record whose every field always has a value, and no enum: what an
 /// enum leaves undefined, the compiler fills with any register, and the
 /// kernel's verifier refuses a program that stores half a pointer.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
-pub struct Verdict<A> {
+pub struct Verdict {
     /// Why.
     pub reason: Reason,
-    /// The service that it concerns; the first one where it concerns none.
-    pub service: ServiceId,
-    /// The target; [`TargetId::NONE`] where none was selected.
-    pub target: TargetId,
     /// Which way the packet goes.
     pub direction: Direction,
-    /// How it is rewritten; means something where it is transmitted.
-    pub rewrite: Rewrite<A>,
+    /// How the connection's segments get to the server.
+    pub mode: Mode,
+    /// Whether a refusal is not to be answered.
+    pub silent: bool,
+    /// The service that it concerns; the first one where it concerns none.
+    pub service: ServiceId,
+    /// Always 0: what is left undefined would be stored from any register, and
+    /// that the kernel's verifier refuses.
+    pub reserved: u16,
+    /// The target; [`TargetId::NONE`] where none was selected.
+    pub target: TargetId,
 }
 
-impl<A: Address> Verdict<A> {
+impl Verdict {
     /// `reason`, of a packet that concerns no service.
     #[inline(always)]
-    pub fn of_nobody(reason: Reason) -> Self {
+    pub const fn of_nobody(reason: Reason) -> Self {
         Self::of_service(reason, ServiceId(0))
     }
 
     /// `reason`, of a segment for `service` that belongs to no connection.
     #[inline(always)]
-    pub fn of_service(reason: Reason, service: ServiceId) -> Self {
+    pub const fn of_service(reason: Reason, service: ServiceId) -> Self {
         Self {
             reason,
-            service,
-            target: TargetId::NONE,
             direction: Direction::Forward,
-            rewrite: Rewrite::default(),
+            mode: Mode::Nat,
+            silent: false,
+            service,
+            reserved: 0,
+            target: TargetId::NONE,
         }
     }
 
     /// `reason`, of a segment of `flow`.
     #[inline(always)]
-    pub fn of_flow(reason: Reason, flow: &Flow<A>) -> Self {
+    pub fn of_flow<A: Address>(reason: Reason, flow: &Flow<A>) -> Self {
         Self {
             reason,
-            service: flow.service,
-            target: flow.target,
             direction: flow.direction(),
-            rewrite: Rewrite::default(),
+            mode: flow.mode(),
+            silent: false,
+            service: flow.service,
+            reserved: 0,
+            target: flow.target,
         }
     }
 
     /// What becomes of the packet.
     #[inline(always)]
     #[must_use]
-    pub const fn fate(&self) -> Fate {
-        self.reason.fate()
+    pub fn fate(&self) -> Fate {
+        match self.reason.fate() {
+            Fate::Reset if self.silent => Fate::Drop,
+            Fate::Transmit if self.mode == Mode::Local => Fate::Deliver,
+            fate => fate,
+        }
     }
 }
 

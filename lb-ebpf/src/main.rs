@@ -1,48 +1,108 @@
 //! The kernel program: entry points, and what a verdict means to the hook.
 //!
 //! No policy stands here. A packet goes through `lb_common::datapath`, which
-//! reaches it through `packet` and the tables through `maps`.
+//! reaches it through `packet` and the tables through `tables`.
 
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![allow(missing_docs, reason = "a program's entry point is no API")]
 
 mod kernel;
 mod maps;
 mod packet;
+mod reap;
 mod report;
+mod steps;
+mod tables;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
-use lb_common::datapath::{self, Packet as _};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_common::addr::{Ipv4, Ipv6};
+use lb_common::datapath::Packet as _;
 use lb_common::nat::PartialChecksum;
 use lb_common::verdict::Fate;
 
-use crate::maps::Maps;
-use crate::packet::XdpPacket;
+use crate::packet::{TcPacket, XdpPacket};
 
 /// Set by the agent before it loads the program: not 0 where packets remain
 /// socket buffers (generic XDP), whose partial checksums the kernel finishes.
 #[unsafe(no_mangle)]
 static KEEP_PARTIAL_CHECKSUMS: u8 = 0;
 
-/// Steers what arrives on a NIC. Full NAT, one-armed: what leaves, leaves
-/// through the NIC that it came by.
+/// Steers what arrives on a NIC.
 #[xdp]
 pub fn lb(context: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&context);
     let length = packet.length();
-    let verdict = datapath::process(&mut packet, &Maps, partial_checksum(), kernel::now);
-    report::count(&verdict, length);
-    report::tell(&verdict, &mut packet);
+    let departure = steps::steer(&mut packet, partial_checksum());
+    report::count(&departure.verdict, length);
     #[cfg(feature = "log")]
-    log(&context, verdict.reason);
-    match verdict.fate() {
-        Fate::Pass => XDP_PASS,
-        Fate::Transmit | Fate::Reset => XDP_TX,
+    log(&context, departure.verdict.reason);
+    match departure.verdict.fate() {
+        Fate::Pass | Fate::Deliver => XDP_PASS,
+        Fate::Transmit | Fate::Reset | Fate::Notify => leave(&packet, departure.ifindex),
         Fate::Drop => XDP_DROP,
     }
+}
+
+/// Takes IPv4 connections out of FLOWS, for the agent.
+#[xdp]
+pub fn lb_reap_v4(context: XdpContext) -> u32 {
+    reap::reap::<Ipv4>(&context)
+}
+
+/// Takes IPv6 connections out of FLOWS, for the agent.
+#[xdp]
+pub fn lb_reap_v6(context: XdpContext) -> u32 {
+    reap::reap::<Ipv6>(&context)
+}
+
+/// Steers what arrives on a NIC, at TC ingress.
+#[classifier]
+pub fn lb_tc(context: TcContext) -> i32 {
+    let mut packet = TcPacket::new(&context);
+    let length = packet.length();
+    let departure = steps::steer(&mut packet, PartialChecksum::Keep);
+    report::count(&departure.verdict, length);
+    match departure.verdict.fate() {
+        Fate::Pass | Fate::Deliver => TC_ACT_UNSPEC,
+        Fate::Transmit | Fate::Reset | Fate::Notify => {
+            // SAFETY: the helper only notes where the packet goes once the
+            // program has returned what it gives.
+            unsafe { bpf_redirect(departure.ifindex, 0) as i32 }
+        }
+        Fate::Drop => TC_ACT_SHOT,
+    }
+}
+
+/// Rewrites what servers on this host reply, at TC egress.
+#[classifier]
+pub fn lb_egress(context: TcContext) -> i32 {
+    let mut packet = TcPacket::new(&context);
+    let length = packet.length();
+    let Some(verdict) = steps::steer_reply(&mut packet) else {
+        return TC_ACT_UNSPEC;
+    };
+    report::count(&verdict, length);
+    match verdict.fate() {
+        Fate::Pass | Fate::Transmit | Fate::Deliver => TC_ACT_UNSPEC,
+        Fate::Reset | Fate::Notify | Fate::Drop => TC_ACT_SHOT,
+    }
+}
+
+/// Sends the packet out by the NIC that it came by, or by another one.
+#[inline(always)]
+fn leave(packet: &XdpPacket<'_>, ifindex: u32) -> u32 {
+    if ifindex == packet.ifindex() {
+        return XDP_TX;
+    }
+    // SAFETY: the helper only notes where the packet goes once the program
+    // has returned what it gives.
+    unsafe { bpf_redirect(ifindex, 0) as u32 }
 }
 
 #[cfg(feature = "log")]
@@ -50,6 +110,7 @@ fn log(context: &XdpContext, reason: lb_common::verdict::Reason) {
     aya_log_ebpf::debug!(context, "{} {}", reason.fate().name(), reason.name());
 }
 
+#[inline(always)]
 fn partial_checksum() -> PartialChecksum {
     // SAFETY: the static is valid and nobody writes to it once the program
     // is loaded. Volatile, because the agent changes it before that, where

@@ -8,9 +8,12 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Algorithm, Hook, PoolName, Route, ServerName, ServiceName, word::words};
+use crate::config::{
+    Algorithm, Hook, Mode, PoolName, Route, Server, ServerName, ServiceName, word::words,
+};
 
 /// Where the API answers.
 pub mod path {
@@ -24,12 +27,17 @@ pub mod path {
     pub const ALL: [&str; 3] = [STATUS, STATS, FLOWS];
 }
 
+/// What an agent means that does not tell a weight.
+const fn weight() -> u32 {
+    Server::WEIGHT
+}
+
 /// `GET /v1/status`: what the agent believes and does now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the running agent.
     pub version: String,
-    /// The NIC that the program is attached to.
+    /// The NICs that the program is attached to: `eth0, eth1`.
     pub interface: String,
     /// How it is attached.
     pub hook: Hook,
@@ -54,6 +62,9 @@ pub struct ServiceStatus {
     pub route: Route,
     /// How one of them is chosen.
     pub algorithm: Algorithm,
+    /// How segments reach its servers.
+    #[serde(default)]
+    pub mode: Mode,
     /// Name of its pool.
     pub pool: PoolName,
     /// Whether there is a target at all.
@@ -111,6 +122,9 @@ pub struct ServerStatus {
     pub address: SocketAddr,
     /// Where probes go.
     pub check_address: SocketAddr,
+    /// Its share of new connections, relative to the others'.
+    #[serde(default = "weight")]
+    pub weight: u32,
     /// By `rise` and `fall`.
     pub state: ServerState,
     /// What the server says of itself.
@@ -271,6 +285,17 @@ pub struct FlowStatus {
     pub idle_ms: u64,
 }
 
+/// Which connections come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowOrder {
+    /// By the client's address.
+    #[default]
+    Client,
+    /// Those that have been idle longest.
+    Idle,
+}
+
 /// Which connections `GET /v1/flows` lists: the parameters of its query.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -281,6 +306,12 @@ pub struct FlowFilter {
     /// Only this server's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerName>,
+    /// Only those of clients with such addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpNet>,
+    /// Which come first.
+    #[serde(default)]
+    pub sort: FlowOrder,
     /// How many at most; [`FlowFilter::LIMIT`] where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,

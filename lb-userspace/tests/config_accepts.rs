@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use lb_userspace::config::{
-    Algorithm, Check, CheckKind, Config, Hook, Limits, OnChange, OnDown, RoleCheck, Route, Server,
-    Snat, StatusRange,
+    Access, Algorithm, Check, CheckKind, Config, Hook, Limits, Mode, OnChange, OnDown, Rate,
+    Refusal, RoleCheck, Route, Server, Service, Snat, SourceLimits, StatusRange, Timeouts,
 };
 
 fn example(name: &str) -> Config {
@@ -39,7 +39,7 @@ fn every_example_is_valid() {
 #[test]
 fn the_raft_example_gives_two_services_over_three_servers() {
     let config = example("raft-kv.toml");
-    assert_eq!(config.interface.as_deref(), Some("eth0"));
+    assert_eq!(config.interfaces, ["eth0"]);
     let pool = &config.pools["kv"];
     assert_eq!(
         pool.check,
@@ -66,6 +66,8 @@ fn the_raft_example_gives_two_services_over_three_servers() {
             name: "n3".into(),
             address: socket("10.0.0.13:8081"),
             check_address: socket("10.0.0.13:10001"),
+            weight: 1,
+            max_connections: None,
         }
     );
     let (write, read) = (&config.services["kv-write"], &config.services["kv-read"]);
@@ -105,7 +107,7 @@ fn what_is_left_out_gets_the_documented_defaults() {
         route = "any"
     "#;
     let config = Config::parse(text).unwrap();
-    assert_eq!(config.interface, None);
+    assert!(config.interfaces.is_empty());
     assert_eq!(config.hook, Hook::XdpNative);
     assert_eq!(
         config.limits,
@@ -117,10 +119,18 @@ fn what_is_left_out_gets_the_documented_defaults() {
     assert_eq!(
         config.snat,
         Snat {
-            address: None,
+            addresses: vec![],
             ports: 1024..=32_767
         }
     );
+    let Timeouts {
+        half_open,
+        fin,
+        reset,
+        rest,
+    } = config.timeouts;
+    let seconds = [half_open, fin, reset, rest].map(|time| time.as_secs());
+    assert_eq!(seconds, [130, 10, 10, 60]);
     let pool = &config.pools["db"];
     assert_eq!(
         pool.check,
@@ -135,8 +145,16 @@ fn what_is_left_out_gets_the_documented_defaults() {
     );
     assert_eq!(pool.role, None);
     assert_eq!(pool.servers[0].check_address, socket("10.0.0.1:5432"));
+    let server = &pool.servers[0];
+    assert_eq!((server.weight, server.max_connections), (1, None));
     let service = &config.services["db"];
     assert_eq!(service.algorithm, Algorithm::Maglev);
+    assert_eq!((service.affinity, service.mode), (None, Mode::Nat));
+    assert_eq!(service.max_connections, None);
+    let refusals = (service.on_no_target, service.on_full);
+    assert_eq!(refusals, (Refusal::Reset, Refusal::Reset));
+    assert_eq!(service.source, SourceLimits::default());
+    assert_eq!((service.rules.len(), service.unmatched()), (0, None));
     assert_eq!(
         (service.on_change, service.on_down),
         (OnChange::Keep, OnDown::Reset)
@@ -177,7 +195,7 @@ fn a_vip_may_be_the_source_address_where_the_ports_are_apart() {
     assert_eq!(
         config.snat,
         Snat {
-            address: Some(vip),
+            addresses: vec![vip],
             ports: 10_000..=20_000
         }
     );
@@ -197,4 +215,160 @@ fn good_statuses_are_codes_and_ranges() {
     let good = |status| expect_status.iter().any(|range| range.contains(status));
     assert!(good(200) && good(202) && good(204));
     assert!(!good(201) && !good(205) && !good(503));
+}
+
+/// A pool of two servers and a service `s` on port 80 with these lines.
+fn with(top: &str, service: &str) -> Config {
+    let text = format!(
+        "{top}
+        [pool.p]
+        server = [
+            {{ name = \"a\", address = \"10.0.0.1:80\", weight = 3, max_connections = 500 }},
+            {{ name = \"b\", address = \"10.0.0.2:80\" }},
+        ]
+        [service.s]
+        listen = \"10.0.0.9:80\"
+        pool = \"p\"
+        route = \"any\"
+        {service}"
+    );
+    Config::parse(&text).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn service(lines: &str) -> Service {
+    with("", lines).services["s"].clone()
+}
+
+#[test]
+fn one_interface_or_several() {
+    assert_eq!(with("interface = \"eth0\"", "").interfaces, ["eth0"]);
+    let two = with("interface = [\"eth0\", \"eth1\"]", "");
+    assert_eq!(two.interfaces, ["eth0", "eth1"]);
+}
+
+#[test]
+fn every_hook_has_its_word() {
+    for hook in Hook::ALL {
+        assert_eq!(with(&format!("hook = \"{hook}\""), "").hook, *hook);
+    }
+}
+
+#[test]
+fn timeouts_are_read() {
+    let text = "[timeouts]\nhalf_open = \"5s\"\nfin = \"6s\"\nreset = \"7s\"\nrest = \"8s\"";
+    let expected = Timeouts {
+        half_open: Duration::from_secs(5),
+        fin: Duration::from_secs(6),
+        reset: Duration::from_secs(7),
+        rest: Duration::from_secs(8),
+    };
+    assert_eq!(with(text, "").timeouts, expected);
+}
+
+#[test]
+fn source_addresses_of_both_families_keep_their_order() {
+    let text = "[snat]\naddresses = [\"10.0.0.20\", \"10.0.0.10\", \"fd87::10\"]";
+    let addresses = with(text, "").snat.addresses;
+    let expected: [IpAddr; 3] =
+        ["10.0.0.20", "10.0.0.10", "fd87::10"].map(|text| text.parse().unwrap());
+    assert_eq!(addresses, expected);
+}
+
+#[test]
+fn servers_have_weights_and_limits() {
+    let servers = &with("", "").pools["p"].servers;
+    assert_eq!(
+        (servers[0].weight, servers[0].max_connections),
+        (3, Some(500))
+    );
+}
+
+#[test]
+fn every_algorithm_and_mode_has_its_word() {
+    for algorithm in Algorithm::ALL {
+        let service = service(&format!("algorithm = \"{algorithm}\""));
+        assert_eq!(service.algorithm, *algorithm);
+    }
+    for mode in Mode::ALL {
+        assert_eq!(service(&format!("mode = \"{mode}\"")).mode, *mode);
+    }
+}
+
+#[test]
+fn a_source_hash_may_have_an_affinity() {
+    let service = service("algorithm = \"source-hash\"\naffinity = \"1h\"");
+    assert_eq!(service.affinity, Some(Duration::from_secs(3600)));
+}
+
+#[test]
+fn limits_and_refusals_are_read() {
+    let service = service(
+        "max_connections = 1000\non_no_target = \"drop\"\non_full = \"drop\"\n\
+         source = { rate = 100, burst = 200, connections = 50 }",
+    );
+    assert_eq!(service.max_connections, Some(1000));
+    let refusals = (service.on_no_target, service.on_full);
+    assert_eq!(refusals, (Refusal::Drop, Refusal::Drop));
+    let rate = Rate {
+        per_second: 100,
+        burst: 200,
+    };
+    let expected = SourceLimits {
+        rate: Some(rate),
+        connections: Some(50),
+    };
+    assert_eq!(service.source, expected);
+}
+
+#[test]
+fn a_burst_that_is_left_out_is_the_rate() {
+    let rate = service("source = { rate = 100 }").source.rate.unwrap();
+    assert_eq!((rate.per_second, rate.burst), (100, 100));
+    let connections = service("source = { connections = 5 }").source;
+    assert_eq!((connections.rate, connections.connections), (None, Some(5)));
+}
+
+#[test]
+fn whoever_is_not_allowed_is_denied_where_somebody_is() {
+    let allow = service("allow = [\"10.0.0.0/8\"]\ndeny = [\"10.1.0.0/16\"]");
+    assert_eq!(allow.unmatched(), Some(Access::Deny));
+    let rules: Vec<(String, Access)> = allow
+        .rules
+        .iter()
+        .map(|(prefix, &access)| (prefix.to_string(), access))
+        .collect();
+    let expected = [("10.0.0.0/8", Access::Allow), ("10.1.0.0/16", Access::Deny)];
+    assert_eq!(
+        rules,
+        expected.map(|(prefix, access)| (prefix.to_owned(), access))
+    );
+    let deny = service("deny = \"203.0.113.0/24\"");
+    assert_eq!(deny.unmatched(), Some(Access::Allow));
+}
+
+#[test]
+fn ipv6_services_have_ipv6_servers_and_rules() {
+    let text = r#"
+        [pool.p]
+        server = [{ name = "a", address = "[fd87::1]:80" }]
+        [service.s]
+        listen = "[fd87::9]:80"
+        pool = "p"
+        route = "any"
+        mode = "dsr"
+        allow = ["fd00::/8", "2001:db8::7/128"]
+    "#;
+    let config = Config::parse(text).unwrap();
+    assert_eq!(config.services["s"].listen, socket("[fd87::9]:80"));
+    assert_eq!(
+        config.pools["p"].servers[0].check_address,
+        socket("[fd87::1]:80")
+    );
+    assert_eq!(config.services["s"].rules.len(), 2);
+}
+
+#[test]
+fn a_server_on_this_host_may_have_the_source_address() {
+    let config = with("[snat]\naddress = \"10.0.0.1\"", "mode = \"local\"");
+    assert_eq!(config.services["s"].mode, Mode::Local);
 }

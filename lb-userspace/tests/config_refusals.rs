@@ -46,7 +46,7 @@ struct Case {
 fn every_case_of_the_table_is_refused_in_its_words() {
     let mut wrong = Vec::new();
     let cases = cases();
-    assert!(cases.len() >= 90, "only {} cases were found", cases.len());
+    assert!(cases.len() >= 140, "only {} cases were found", cases.len());
     for case in cases {
         assert_eq!(VALID.matches(&case.old).count(), 1, "{case:?}");
         assert!(!case.problems.is_empty(), "{case:?}");
@@ -80,7 +80,7 @@ fn all_problems_of_a_file_are_listed_in_its_order() {
             r#"4:15: connections: expected an integer, found a string"#,
             r#"12:28: address: "10.0.0.11" has no port; write "10.0.0.11:PORT""#,
             r#"18:9: route: unknown word "leadr"; did you mean "leader"?"#,
-            r#"23:1: unknown key "algo" in service "kv-read"; known: "listen", "pool", "route", "algorithm", "on_change", "on_down", "idle_timeout""#,
+            r#"23:1: unknown key "algo" in service "kv-read"; known: "listen", "pool", "route", "algorithm", "affinity", "mode", "max_connections", "on_no_target", "on_full", "source", "allow", "deny", "on_change", "on_down", "idle_timeout""#,
         ]
     );
 }
@@ -98,7 +98,7 @@ fn more_services_than_the_kernel_has_slots_for_are_refused_at_the_first_too_many
     assert_eq!(
         problems,
         [
-            "134:10: too many slots: 1081146 up to this service, the kernel's tables hold 1048576; \
+            "134:10: too many slots: 1081344 up to this service, the kernel's tables hold 1048576; \
              use fewer services, or fewer servers in their pools"
         ]
     );
@@ -106,12 +106,53 @@ fn more_services_than_the_kernel_has_slots_for_are_refused_at_the_first_too_many
 }
 
 #[test]
+fn services_of_small_sequences_take_little_room() {
+    let route = "route = \"any\"\nalgorithm = \"round-robin\"";
+    assert_eq!(problems(&many(1024, route, 3)), [""; 0]);
+}
+
+#[test]
+fn more_source_addresses_than_the_kernel_has_room_for_are_refused() {
+    let list = |count: u8| {
+        let addresses: Vec<String> = (1..=count)
+            .map(|host| format!("\"10.9.0.{host}\""))
+            .collect();
+        let list = format!("addresses = [{}]", addresses.join(", "));
+        problems(&VALID.replace("address = \"10.0.0.5\"", &list))
+    };
+    assert_eq!(list(64), [""; 0]);
+    assert_eq!(
+        list(65),
+        ["6:13: addresses: 65 are too many; write at most 64"]
+    );
+}
+
+#[test]
+fn more_rules_than_the_kernel_has_room_for_are_refused() {
+    let deny = |count: usize| {
+        let prefixes = (0..count).map(|net| format!("\"10.{}.{}.0/24\"", net / 256, net % 256));
+        let prefixes: Vec<String> = prefixes.collect();
+        let list = format!("deny = [{}]\nroute = \"leader\"", prefixes.join(", "));
+        let text = VALID.replace("route = \"leader\"", &list);
+        problems(&text.replace("algorithm", "allow = \"192.0.2.0/24\"\nalgorithm"))
+    };
+    assert_eq!(deny(1023), [""; 0]);
+    assert_eq!(
+        deny(1024),
+        [
+            "20:10: too many rules: 1025 up to this service, the kernel's table holds 1024; \
+             allow and deny fewer prefixes"
+        ]
+    );
+}
+
+#[test]
 fn more_targets_than_the_kernel_has_room_for_are_refused() {
-    let problems = problems(&many(5, "route = \"leader\"", 1000));
+    let problems = problems(&many(33, "route = \"leader\"", 1000));
     assert_eq!(
         problems,
         [
-            "1022:10: too many targets: 5000 up to this service, the kernel's tables hold 4095; \
+            "1134:10: too many targets: 33000 up to this service, the kernel's tables hold 32767; \
              use fewer services, or fewer servers in their pools"
         ]
     );

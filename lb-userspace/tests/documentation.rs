@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use lb_common::verdict::Reason;
 use lb_userspace::api::path;
-use lb_userspace::config::{Algorithm, Config, Hook, Limits, OnChange, OnDown, Route};
+use lb_userspace::config::{
+    Algorithm, Config, Hook, Limits, Mode, OnChange, OnDown, Refusal, Route, Timeouts,
+};
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
 
@@ -18,12 +20,14 @@ fn known_keys() -> BTreeSet<String> {
         "{NONSENSE} = 0
         limits = {{ {NONSENSE} = 0 }}
         snat = {{ {NONSENSE} = 0 }}
+        timeouts = {{ {NONSENSE} = 0 }}
         [pool.p]
         {NONSENSE} = 0
         check = {{ {NONSENSE} = 0 }}
         role = {{ {NONSENSE} = 0 }}
         server = [{{ {NONSENSE} = 0 }}]
         [service.s]
+        source = {{ {NONSENSE} = 0 }}
         {NONSENSE} = 0"
     );
     let problems = Config::parse(&text).unwrap_err();
@@ -32,7 +36,7 @@ fn known_keys() -> BTreeSet<String> {
         .filter_map(|problem| problem.message.split_once("; known: "))
         .map(|(_, list)| list)
         .collect();
-    assert_eq!(lists.len(), 8, "{problems:?}");
+    assert_eq!(lists.len(), 10, "{problems:?}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     keys.map(|key| key.trim_matches('"').to_owned()).collect()
 }
@@ -52,7 +56,9 @@ fn every_key_that_is_described_is_known() {
     let (configuration, _) = configuration.split_once("## Verdicts").unwrap();
     let rows = configuration
         .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
+        // In quotes: a word that a key may have.
+        .filter(|(key, _)| !key.starts_with('"'));
     let described: BTreeSet<String> = rows.map(|(key, _)| key.to_owned()).collect();
     assert_eq!(described, known);
 }
@@ -62,6 +68,8 @@ fn every_word_of_the_configuration_is_described() {
     let words = (Hook::ALL.iter().map(|word| word.word()))
         .chain(Route::ALL.iter().map(|word| word.word()))
         .chain(Algorithm::ALL.iter().map(|word| word.word()))
+        .chain(Mode::ALL.iter().map(|word| word.word()))
+        .chain(Refusal::ALL.iter().map(|word| word.word()))
         .chain(OnChange::ALL.iter().map(|word| word.word()))
         .chain(OnDown::ALL.iter().map(|word| word.word()))
         .chain(["tcp", "http"]);
@@ -85,6 +93,21 @@ fn the_defaults_are_those_of_the_program() {
     } = Limits::default();
     assert!(OPERATIONS.contains(&format!("| `connections` | {connections} |")));
     assert!(OPERATIONS.contains(&format!("| `half_open` | {half_open} |")));
+    let Timeouts {
+        half_open,
+        fin,
+        reset,
+        rest,
+    } = Timeouts::default();
+    for (key, time) in [
+        ("half_open", half_open),
+        ("fin", fin),
+        ("reset", reset),
+        ("rest", rest),
+    ] {
+        let row = format!("| `{key}` | `\"{}s\"` |", time.as_secs());
+        assert!(OPERATIONS.contains(&row), "{row}");
+    }
     let text = r#"
         [pool.p]
         server = [{ name = "a", address = "10.0.0.1:1" }]
@@ -101,6 +124,14 @@ fn the_defaults_are_those_of_the_program() {
     assert!(OPERATIONS.contains(&format!("| `fall` | {} |", check.fall)));
     assert!(OPERATIONS.contains(&format!("| `hook` | `\"{}\"` |", config.hook)));
     assert!(OPERATIONS.contains(&format!("| `algorithm` | `\"{}\"` |", service.algorithm)));
+    assert!(OPERATIONS.contains(&format!("| `mode` | `\"{}\"` |", service.mode)));
+    let (none, full) = (service.on_no_target, service.on_full);
+    assert!(OPERATIONS.contains(&format!("| `on_no_target` | `\"{none}\"` |")));
+    assert!(OPERATIONS.contains(&format!("| `on_full` | `\"{full}\"` |")));
+    assert!(OPERATIONS.contains(&format!(
+        "| `weight` | {} |",
+        config.pools["p"].servers[0].weight
+    )));
     assert!(OPERATIONS.contains(&format!("| `on_down` | `\"{}\"` |", service.on_down)));
     let idle_timeout = format!(
         "| `idle_timeout` | `\"{}s\"` |",

@@ -7,7 +7,10 @@ use lb_tests::balancer::{Hook, Stats};
 use lb_tests::lab::{NIC, address};
 use lb_tests::patience::wait_until;
 use lb_tests::privileged;
-use lb_tests::rows::frame::{ACK, ETH, HEADERS, IP, Leg, MacAddress, RST, SYN, finish_ip, segment};
+use lb_tests::rows::family::ipv6_like;
+use lb_tests::rows::frame::{
+    self, ACK, ETH, HEADERS, IP, Leg, MacAddress, RST, SYN, finish_ip, segment,
+};
 use lb_tests::traffic::connections::who_answers;
 use lb_tests::traffic::frames::{FrameSender, mac_address};
 
@@ -66,7 +69,7 @@ fn send_every_kind(site: &Site) {
     assert!(all, "expected {expected:?}, found {found:?}");
     for (reason, count) in &expected {
         // ARP and the probes' answers come besides.
-        let others = if ["not_ipv4", "not_ours"].contains(reason) {
+        let others = if ["not_ip", "not_ours"].contains(reason) {
             2000
         } else {
             0
@@ -113,8 +116,8 @@ fn leg(site: &Site) -> Leg {
     Leg {
         from: mac_address(site.client()).unwrap(),
         to: mac_address(site.lab.balancer()).unwrap(),
-        source: (address::client(1), 9000),
-        destination: (address::VIP, 8080),
+        source: (address::client(1).into(), 9000),
+        destination: (address::VIP.into(), 8080),
     }
 }
 
@@ -122,6 +125,8 @@ fn leg(site: &Site) -> Leg {
 fn kinds(site: &Site) -> Vec<(&'static str, Vec<u8>)> {
     let leg = leg(site);
     let syn = segment(leg, SYN).build();
+    // Long enough for an IPv6 header in the place of the IPv4 one.
+    let mut guise = segment(leg, SYN).payload(&[7; 40]).build();
     let with = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut frame = syn.clone();
         change(&mut frame);
@@ -134,7 +139,7 @@ fn kinds(site: &Site) -> Vec<(&'static str, Vec<u8>)> {
         frame
     };
     let to_host = Leg {
-        destination: (address::BALANCER, 9),
+        destination: (address::BALANCER.into(), 9),
         ..leg
     };
     let options = with(&|frame| {
@@ -142,23 +147,30 @@ fn kinds(site: &Site) -> Vec<(&'static str, Vec<u8>)> {
         frame[ETH] = 0x46;
         frame.splice(ETH + IP..ETH + IP, [1, 1, 1, 1]);
     });
+    guise[12..14].copy_from_slice(&[0x86, 0xdd]);
     vec![
         ("truncated", with(&|frame| frame.truncate(ETH))),
         ("truncated", with(&|frame| frame.truncate(ETH + 1))),
         ("truncated", with(&|frame| frame.truncate(ETH + IP))),
         ("truncated", with(&|frame| frame.truncate(HEADERS - 1))),
         (
-            "not_ipv4",
-            with(&|frame| frame[12..14].copy_from_slice(&[0x86, 0xdd])),
+            "not_ip",
+            with(&|frame| frame[12..14].copy_from_slice(&[0x88, 0xb5])),
         ),
-        ("not_ipv4", vlan(&syn)),
-        ("ipv4_options", options),
-        ("ipv4_options", ip(&|ip| ip[0] = 0x44)),
-        ("ipv4_options", ip(&|ip| ip[0] = 0x65)),
+        ("not_ip", vlan(&vlan(&vlan(&syn)))),
+        ("options", options),
+        ("options", ip(&|ip| ip[0] = 0x44)),
+        ("options", ip(&|ip| ip[0] = 0x65)),
         ("fragment", ip(&|ip| ip[6] = 0x20)),
         ("fragment", ip(&|ip| ip[7] = 0x10)),
         ("not_tcp", ip(&|ip| ip[9] = 17)),
         ("not_tcp", ip(&|ip| ip[9] = 255)),
+        ("malformed", guise),
+        ("not_tcp", over_ipv6(&syn, 17)),
+        ("options", over_ipv6(&syn, 0)),
+        ("options", over_ipv6(&syn, 60)),
+        ("fragment", over_ipv6(&syn, 44)),
+        ("not_ours", over_ipv6(&syn, 6)),
         // It claims to be longer than the frame, shorter than its headers,
         (
             "malformed",
@@ -183,6 +195,13 @@ fn kinds(site: &Site) -> Vec<(&'static str, Vec<u8>)> {
         ("stray_reset", segment(leg, 0xff).build()),
         ("not_ours", segment(to_host, ACK).build()),
     ]
+}
+
+/// The same segment over IPv6, with another protocol's number.
+fn over_ipv6(frame: &[u8], protocol: u8) -> Vec<u8> {
+    let mut frame = frame::over_ipv6(frame, ipv6_like, |port| port);
+    frame[ETH + 6] = protocol;
+    frame
 }
 
 /// The same frame with a VLAN tag (802.1Q).

@@ -1,9 +1,11 @@
 //! Tests that need root: each makes a lab of network namespaces, and runs the
 //! project's binaries in it.
 
+mod bench;
 mod cluster;
 mod connections;
 mod datapath;
+mod dataplane;
 mod equivalence;
 mod failover;
 mod footprint;

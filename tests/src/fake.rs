@@ -2,7 +2,7 @@
 //! claims whatever role it is told to.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -30,9 +30,10 @@ impl Server {
     /// Listens at `address` in `namespace`.
     pub fn start(
         namespace: &Namespace,
-        address: SocketAddrV4,
+        address: impl Into<SocketAddr>,
         serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Self> {
+        let address = address.into();
         let listener = namespace
             .enter(|| TcpListener::bind(address))
             .with_context(|| format!("cannot listen at {address} in {}", namespace.name()))?;
@@ -57,7 +58,7 @@ impl Server {
     }
 
     /// Sends back what it receives.
-    pub fn echo(namespace: &Namespace, address: SocketAddrV4) -> Result<Self> {
+    pub fn echo(namespace: &Namespace, address: impl Into<SocketAddr>) -> Result<Self> {
         Self::start(namespace, address, echo)
     }
 }
@@ -157,7 +158,12 @@ pub struct FakeNode {
 
 impl FakeNode {
     /// Starts node `id` at `address`, on the ports that `raft-node` uses.
-    pub fn start(namespace: &Namespace, id: u64, address: Ipv4Addr, claim: Claim) -> Result<Self> {
+    pub fn start(
+        namespace: &Namespace,
+        id: u64,
+        address: impl Into<IpAddr>,
+        claim: Claim,
+    ) -> Result<Self> {
         let claim = Arc::new(Mutex::new(claim));
         let told = Arc::clone(&claim);
         Self::with_api(namespace, id, address, claim, move |stream| {
@@ -178,7 +184,7 @@ impl FakeNode {
     pub fn serving(
         namespace: &Namespace,
         id: u64,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         claim: Claim,
         serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Self> {
@@ -188,19 +194,20 @@ impl FakeNode {
     fn with_api(
         namespace: &Namespace,
         id: u64,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         claim: Arc<Mutex<Claim>>,
         serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Self> {
+        let address = address.into();
         let told = Arc::clone(&claim);
-        let health = SocketAddrV4::new(address, HEALTH_PORT);
+        let health = SocketAddr::new(address, HEALTH_PORT);
         let health = Server::start(namespace, health, move |stream| {
             answer_requests(stream, |path| {
                 let claim = *told.lock().unwrap_or_else(PoisonError::into_inner);
                 health_answer(id, claim, path)
             })
         })?;
-        let api = Server::start(namespace, SocketAddrV4::new(address, API_PORT), serve)?;
+        let api = Server::start(namespace, SocketAddr::new(address, API_PORT), serve)?;
         Ok(Self {
             claim,
             _health: health,

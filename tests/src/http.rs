@@ -3,12 +3,14 @@
 //! own words, so that a test can tell a refused connection from a reset one.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{self, AddressFamily, SocketType};
+use rustix::net::{self, SocketType};
 use serde_json::Value;
+
+use crate::lab::address::Family;
 
 /// The longest head or body that is taken.
 const SIZE_MAX: u64 = 1 << 20;
@@ -56,12 +58,28 @@ impl Connection {
 
     /// As [`open`](Self::open), from a port of one's choice, which may have
     /// been used a moment ago.
-    pub fn open_from(port: u16, address: SocketAddrV4, timeout: Duration) -> io::Result<Self> {
-        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    pub fn open_from(
+        port: u16,
+        address: impl Into<SocketAddr>,
+        timeout: Duration,
+    ) -> io::Result<Self> {
+        let address = address.into();
+        let any = Family::of(address.ip()).unspecified();
+        Self::open_between(SocketAddr::new(any, port), address, timeout)
+    }
+
+    /// As [`open_from`](Self::open_from), from an address of one's choice too.
+    pub fn open_between(
+        from: SocketAddr,
+        address: SocketAddr,
+        timeout: Duration,
+    ) -> io::Result<Self> {
+        let family = Family::of(address.ip());
+        let socket = net::socket(family.for_socket(), SocketType::STREAM, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         // Bounds the connect, as long as the socket blocks.
         sockopt::set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
-        net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
+        net::bind(&socket, &from)?;
         net::connect(&socket, &address)?;
         Self::over(TcpStream::from(socket), timeout)
     }

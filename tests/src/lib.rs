@@ -10,11 +10,14 @@
 //! - [`http`]: the few requests that all of these make.
 //!
 //! - [`rows`]: what the data path does with a packet, one sentence a row.
+//! - [`mod@bench`]: what it costs.
 //!
-//! But for [`rows`], nothing here links the project's other crates: they are
-//! met where a user meets them, as processes, configuration, packets and JSON.
+//! But for [`rows`] and [`mod@bench`], nothing here links the project's other
+//! crates: they are met where a user meets them, as processes, configuration,
+//! packets and JSON.
 
 pub mod balancer;
+pub mod bench;
 pub mod binaries;
 pub mod cluster;
 pub mod deployment;

@@ -12,7 +12,11 @@ use crate::toolchain::{Compiler, TARGET, search_path_variable};
 use crate::workspace::Workspace;
 
 /// The binaries of `lb-ebpf`, and the name under which each object is kept.
-const OBJECTS: [(&str, &str); 2] = [("lb-ebpf", "lb.o"), ("lab-ebpf", "lab.o")];
+const OBJECTS: [(&str, &str); 3] = [
+    ("lb-ebpf", "lb.o"),
+    ("lab-ebpf", "lab.o"),
+    ("bench-ebpf", "bench.o"),
+];
 
 /// Compiler flags for the kernel's side.
 const KERNEL_FLAGS: [&str; 5] = [
@@ -88,7 +92,7 @@ fn keep_objects(target: &Path) -> Result<()> {
     }
     if kept == 0 {
         bail!(
-            "cargo built no kernel object: {} has neither of {OBJECTS:?}",
+            "cargo built no kernel object: {} has none of {OBJECTS:?}",
             built.display()
         );
     }

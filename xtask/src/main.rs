@@ -4,7 +4,9 @@
 //! links none of the project's crates, so that it is ready in seconds on a
 //! fresh clone.
 
+mod bench;
 mod build;
+mod fuzz;
 mod run;
 mod setup;
 mod step;
@@ -39,6 +41,10 @@ enum Verb {
     Run(run::Options),
     /// Run every test, unprivileged and privileged.
     Test(test::Options),
+    /// Measure what a packet, a connection and a byte cost, beside what else there is.
+    Bench(bench::Options),
+    /// Send random packets through the kernel program and the host's code, and compare.
+    Fuzz(fuzz::Options),
     /// Check format, lints, unit and tidy tests, and docs; never writes to the sources.
     Verify,
     /// Format the sources and apply clippy's suggestions.
@@ -65,6 +71,8 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         }
         Verb::Run(options) => run::run(&workspace, &options),
         Verb::Test(options) => test::run(&workspace, &options),
+        Verb::Bench(options) => bench::run(&workspace, &options),
+        Verb::Fuzz(options) => fuzz::run(&workspace, &options),
         Verb::Verify => verify::verify(&workspace),
         Verb::Fix => verify::fix(&workspace),
     }

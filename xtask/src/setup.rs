@@ -24,6 +24,20 @@ const LLVM: &str = "22";
 const COMPILER_PACKAGES: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 /// Programs that the lab calls, and the packages that bring them.
 const TOOLS: [(&str, &str); 3] = [("ip", "iproute2"), ("ethtool", "ethtool"), ("curl", "curl")];
+/// What the benchmarks load with, and compare with. The stream module is no
+/// program: see [`STREAM_MODULE`].
+const PEERS: [(&str, &str); 5] = [
+    ("haproxy", "haproxy"),
+    ("nginx", "nginx"),
+    ("nft", "nftables"),
+    ("wrk", "wrk"),
+    ("iperf3", "iperf3"),
+];
+/// nginx's module for TCP, and the package that brings it.
+const STREAM_MODULE: (&str, &str) = (
+    "usr/lib/nginx/modules/ngx_stream_module.so",
+    "libnginx-mod-stream",
+);
 
 #[derive(Args)]
 pub struct Options {
@@ -54,6 +68,14 @@ impl Options {
             ..Self::for_building()
         }
     }
+
+    /// What the end-to-end benchmarks need: other balancers, and load.
+    pub fn for_comparing() -> Self {
+        Self {
+            purpose: Purpose::Comparing,
+            ..Self::for_building()
+        }
+    }
 }
 
 /// What the machine must be able to do.
@@ -61,6 +83,7 @@ impl Options {
 enum Purpose {
     Building,
     Running,
+    Comparing,
 }
 
 /// Installs what is missing on this machine.
@@ -117,20 +140,24 @@ impl Machine {
         let here = root == Path::new("/");
         let has = |program: &str| here && which(program).is_some();
         let tools = match purpose {
-            Purpose::Building => &[][..],
-            Purpose::Running => &TOOLS[..],
+            Purpose::Building => Vec::new(),
+            Purpose::Running => TOOLS.to_vec(),
+            Purpose::Comparing => [&TOOLS[..], &PEERS].concat(),
         };
+        let mut missing_tools: Vec<_> = tools
+            .into_iter()
+            .filter(|(program, _)| !has(program))
+            .collect();
+        if purpose == Purpose::Comparing && !root.join(STREAM_MODULE.0).exists() {
+            missing_tools.push(STREAM_MODULE);
+        }
         Self {
             compiler: if here { Compiler::find(root) } else { None },
             linker: has("bpf-linker"),
             llvm: root
                 .join(format!("usr/lib/llvm-{LLVM}/include/llvm-c"))
                 .exists(),
-            missing_tools: tools
-                .iter()
-                .copied()
-                .filter(|(program, _)| !has(program))
-                .collect(),
+            missing_tools,
             apt: which("apt-get").is_some(),
             debian_compiler: false,
             rustup: which("rustup").is_some(),
@@ -415,6 +442,9 @@ mod tests {
         assert_eq!(machine.missing_tools, TOOLS);
         let building = Machine::inspect(root.path(), Purpose::Building);
         assert_eq!(building.missing_tools, []);
+        let comparing = Machine::inspect(root.path(), Purpose::Comparing);
+        assert_eq!(comparing.missing_tools.len(), TOOLS.len() + PEERS.len() + 1);
+        assert!(comparing.missing_tools.contains(&STREAM_MODULE));
     }
 
     #[test]

@@ -122,6 +122,11 @@ fn test_binary(line: &str) -> Option<Binary> {
     })
 }
 
+/// The executable that one line of cargo's messages names, if it is a test's.
+pub fn executable(line: &str) -> Option<PathBuf> {
+    Some(test_binary(line)?.executable)
+}
+
 fn run_all(binaries: &[Binary], filter: Option<&str>) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     // The quick ones first.

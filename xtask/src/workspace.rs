@@ -40,6 +40,11 @@ impl Workspace {
         self.root.join("target/bpf")
     }
 
+    /// Where the benchmarks' rows and figures go.
+    pub fn bench_directory(&self) -> PathBuf {
+        self.root.join("target/bench")
+    }
+
     /// A finished host binary of the release profile.
     pub fn release_binary(&self, name: &str) -> PathBuf {
         self.target.join("release").join(name)

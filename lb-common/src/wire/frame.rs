@@ -1,35 +1,28 @@
-//! Ethernet, IPv4 and TCP header as one window, and the segment that they
-//! describe.
+//! Network and TCP header as one window, and the segment that they describe.
 
-use crate::addr::Ipv4;
+use crate::emit::ChecksumForm;
 use crate::flow::FlowKey;
-use crate::nat;
-use crate::target::Hop;
+use crate::layout::bytes_of;
+use crate::nat::{self, PartialChecksum};
 use crate::verdict::Reason;
-use crate::wire::eth::EthernetHeader;
-use crate::wire::ipv4::Ipv4Header;
+use crate::wire::checksum::{self, Sum};
+use crate::wire::network::NetworkHeader;
 use crate::wire::tcp::{Flags, TcpHeader};
 
-/// The first 54 bytes of a TCP over IPv4 packet without VLAN tag and without
-/// IP options: all that the data path reads or writes. TCP options follow.
+/// A network header without options and the TCP header behind it: with the
+/// Ethernet header all that the data path reads or writes of a segment. TCP
+/// options follow.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Headers {
-    /// Ethernet.
-    pub eth: EthernetHeader,
-    /// IPv4.
-    pub ip: Ipv4Header,
+pub struct Headers<N> {
+    /// IPv4 or IPv6.
+    pub network: N,
     /// TCP.
     pub tcp: TcpHeader,
 }
 
-/// The length of an Ethernet header in bytes.
-const ETH_LENGTH: usize = size_of::<EthernetHeader>();
-/// The length of an IPv4 header without options in bytes.
-const IP_LENGTH: u16 = size_of::<Ipv4Header>() as u16;
-
 /// One TCP segment as parsed from a packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Segment<A> {
     /// Addresses and ports.
     pub key: FlowKey<A>,
@@ -39,64 +32,60 @@ pub struct Segment<A> {
     pub sequence: u32,
     /// Acknowledgment number, in host order.
     pub acknowledgment: u32,
+    /// The longest packet that it takes on the wire: its own length in bytes,
+    /// unless the kernel cuts it into several.
+    pub length: u32,
     /// Hops left.
-    pub ttl: u8,
-    /// The way back to whoever handed us the packet.
-    pub back: Hop,
+    pub hops: u8,
+    /// Always 0: see [`crate::verdict::Verdict::reserved`].
+    pub reserved: [u8; 2],
 }
 
-impl Headers {
+impl<N: NetworkHeader> Headers<N> {
     /// The length of the window in bytes.
     pub const LENGTH: usize = size_of::<Self>();
 
-    /// The segment that these headers describe, in a frame of `frame` bytes;
-    /// or why it is none that we understand.
+    /// Whether these headers describe a segment, where `available` bytes are
+    /// there from the network header on.
     ///
     /// # Errors
     /// A reason to pass the packet on to the host.
     #[inline(always)]
-    pub fn parse(&self, frame: usize) -> Result<Segment<Ipv4>, Reason> {
-        let Self { eth, ip, tcp } = self;
-        if eth.ether_type != EthernetHeader::IPV4 {
-            return Err(Reason::NotIpv4);
-        }
-        if ip.version_length != Ipv4Header::PLAIN {
-            return Err(Reason::Ipv4Options);
-        }
-        if ip.fragment & Ipv4Header::FRAGMENTED != 0 {
-            return Err(Reason::Fragment);
-        }
-        if ip.protocol != Ipv4Header::TCP {
-            return Err(Reason::NotTcp);
-        }
-        let total = u16::from_be(ip.total_length);
-        let header = tcp.length();
-        if ETH_LENGTH + total as usize > frame
+    pub fn check(&self, available: usize) -> Result<(), Reason> {
+        self.network.carries_tcp()?;
+        let packet = self.network.packet_length();
+        let header = self.tcp.length();
+        if packet as usize > available
             || header < size_of::<TcpHeader>() as u16
-            || total < IP_LENGTH + header
+            || packet < N::LENGTH as u32 + header as u32
         {
             return Err(Reason::Malformed);
         }
-        Ok(Segment {
+        Ok(())
+    }
+
+    /// The segment that these headers describe.
+    #[inline(always)]
+    #[must_use]
+    pub fn segment(&self) -> Segment<N::Address> {
+        Segment {
             key: self.key(),
-            flags: tcp.flags,
-            sequence: tcp.sequence(),
-            acknowledgment: tcp.acknowledgment(),
-            ttl: ip.ttl,
-            back: Hop {
-                destination: eth.source,
-                source: eth.destination,
-            },
-        })
+            flags: self.tcp.flags,
+            sequence: self.tcp.sequence(),
+            acknowledgment: self.tcp.acknowledgment(),
+            length: self.network.packet_length(),
+            hops: self.network.hops(),
+            reserved: [0; 2],
+        }
     }
 
     /// Addresses and ports.
     #[inline(always)]
     #[must_use]
-    pub fn key(&self) -> FlowKey<Ipv4> {
+    pub fn key(&self) -> FlowKey<N::Address> {
         FlowKey {
-            source: self.ip.source(),
-            destination: self.ip.destination(),
+            source: self.network.source(),
+            destination: self.network.destination(),
             source_port: self.tcp.source,
             destination_port: self.tcp.destination,
         }
@@ -106,7 +95,7 @@ impl Headers {
     #[inline(always)]
     #[must_use]
     pub fn tcp_length(&self) -> u16 {
-        u16::from_be(self.ip.total_length).wrapping_sub(IP_LENGTH)
+        (self.network.packet_length() as u16).wrapping_sub(N::LENGTH)
     }
 
     /// Whether the sender left the TCP checksum to its NIC: then the field
@@ -116,8 +105,35 @@ impl Headers {
     #[inline(always)]
     #[must_use]
     pub fn checksum_partial(&self) -> bool {
-        let pseudo = nat::pseudo_sum(self.ip.source(), self.ip.destination(), self.tcp_length());
+        let (source, destination) = (self.network.source(), self.network.destination());
+        let pseudo = nat::pseudo_sum(source, destination, self.tcp_length());
         self.tcp.checksum == pseudo.fold()
+    }
+
+    /// What the TCP checksum field holds where the hook treats it like this.
+    #[inline(always)]
+    #[must_use]
+    pub fn checksum_form(&self, partial: PartialChecksum) -> ChecksumForm {
+        match partial {
+            PartialChecksum::Keep if self.checksum_partial() => ChecksumForm::Partial,
+            PartialChecksum::Keep | PartialChecksum::Finish => ChecksumForm::Complete,
+        }
+    }
+
+    /// The sum over these headers, nothing behind them, as they will be once a
+    /// partial checksum is finished.
+    #[inline(always)]
+    #[must_use]
+    pub fn quoted_sum(&self, form: ChecksumForm) -> Sum {
+        match form {
+            ChecksumForm::Complete => checksum::sum(bytes_of(self)),
+            // Finished, the field holds the complement of the sum over the TCP
+            // header: with it, that sums to what was in the field before, its
+            // complement.
+            ChecksumForm::Partial => {
+                checksum::sum(bytes_of(&self.network)).add_u16(!self.tcp.checksum)
+            }
+        }
     }
 
     /// The payload's length in bytes.

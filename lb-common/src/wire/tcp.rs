@@ -102,6 +102,14 @@ impl Flags {
         self.intersect(Self::SYN) as u32 + self.intersect(Self::FIN) as u32
     }
 
+    /// Whether this is a segment in the middle of a connection: an ACK, with
+    /// or without data, that neither opens nor ends anything.
+    #[inline(always)]
+    #[must_use]
+    pub const fn carry_on(self) -> bool {
+        self.0 & 0x17 == Self::ACK.0
+    }
+
     /// Whether this is the first segment of a connection: SYN alone, whatever
     /// ECN (RFC 3168) and PSH say.
     #[inline(always)]

@@ -1,59 +1,100 @@
 //! Segments as the model's endpoints send them, and what it reads of them.
 
-use lb_common::addr::{Ipv4, Port};
+use lb_common::addr::{Address, Ipv4, Ipv6, Port};
+use lb_common::emit;
 use lb_common::flow::FlowKey;
 use lb_common::layout::{bytes_of, read_from};
 use lb_common::nat;
-use lb_common::target::Hop;
 use lb_common::wire::checksum::sum;
+use lb_common::wire::eth::EthernetHeader;
 use lb_common::wire::frame::Headers;
+use lb_common::wire::network::NetworkHeader as _;
 use lb_common::wire::tcp::{Flags, TcpHeader};
 
-/// The key of a segment.
-pub type Key = FlowKey<Ipv4>;
+/// A family of addresses that the model can live in.
+pub trait Family: Address {
+    /// The address that ends in `bytes`.
+    fn ending_in(bytes: [u8; 4]) -> Self;
+
+    /// Whether the network header's own checksum is right, if it has one.
+    fn header_valid(header: &Self::Header) -> bool;
+}
+
+impl Family for Ipv4 {
+    fn ending_in(bytes: [u8; 4]) -> Self {
+        Self(u32::from_ne_bytes(bytes))
+    }
+
+    fn header_valid(header: &Self::Header) -> bool {
+        sum(bytes_of(header)).fold() == 0xffff
+    }
+}
+
+impl Family for Ipv6 {
+    fn ending_in(bytes: [u8; 4]) -> Self {
+        Self([0xfd_u32, 0, 0, u32::from_ne_bytes(bytes)])
+    }
+
+    fn header_valid(_: &Self::Header) -> bool {
+        true
+    }
+}
+
+/// A segment without payload.
+pub type Segment<A> = Headers<<A as Address>::Header>;
 
 /// The key of what goes from one end to the other.
-pub fn key(from: ([u8; 4], u16), to: ([u8; 4], u16)) -> Key {
+pub fn key<A: Family>(from: ([u8; 4], u16), to: ([u8; 4], u16)) -> FlowKey<A> {
     FlowKey {
-        source: Ipv4(u32::from_ne_bytes(from.0)),
-        destination: Ipv4(u32::from_ne_bytes(to.0)),
+        source: A::ending_in(from.0),
+        destination: A::ending_in(to.0),
         source_port: Port::new(from.1),
         destination_port: Port::new(to.1),
     }
 }
 
 /// A segment without payload, its checksums complete.
-pub fn segment(key: &Key, flags: Flags, sequence: u32, acknowledgment: u32) -> Headers {
-    let mut headers = lb_common::emit::provoking_ack(key, Hop::default(), sequence);
+pub fn segment<A: Family>(
+    key: &FlowKey<A>,
+    flags: Flags,
+    sequence: u32,
+    acknowledgment: u32,
+) -> Segment<A> {
+    let mut headers = emit::provoking_ack(key, sequence);
     headers.tcp.flags = flags;
     headers.tcp.window = 0x2000;
     headers.tcp.set_numbers(sequence, acknowledgment);
     headers.tcp.checksum = 0;
-    headers.tcp.checksum = !transport_sum(&headers);
+    headers.tcp.checksum = !transport_sum::<A>(&headers);
     headers
 }
 
-/// Whether both checksums of a segment without payload are right.
-pub fn checksums_valid(headers: &Headers) -> bool {
-    sum(bytes_of(headers).get(14..34).expect("an IPv4 header")).fold() == 0xffff
-        && transport_sum(headers) == 0xffff
+/// Whether all checksums of a segment without payload are right.
+pub fn checksums_valid<A: Family>(headers: &Segment<A>) -> bool {
+    A::header_valid(&headers.network) && transport_sum::<A>(headers) == 0xffff
 }
 
-/// What becomes of `bytes` as headers.
-pub fn headers(bytes: &[u8]) -> Headers {
-    assert_eq!(
-        bytes.len(),
-        Headers::LENGTH,
-        "no segment here has a payload"
-    );
-    read_from(bytes).expect("as long as headers")
+/// The frame that carries a segment.
+pub fn frame<A: Family>(headers: &Segment<A>) -> Vec<u8> {
+    let eth = EthernetHeader {
+        ether_type: A::Header::ETHER_TYPE,
+        ..EthernetHeader::default()
+    };
+    [bytes_of(&eth), bytes_of(headers)].concat()
 }
 
-fn transport_sum(headers: &Headers) -> u16 {
-    let Headers { ip, .. } = headers;
+/// The segment that a frame carries.
+pub fn headers<A: Family>(frame: &[u8]) -> Segment<A> {
+    let segment = &frame[EthernetHeader::LENGTH..];
+    let length = Segment::<A>::LENGTH;
+    assert_eq!(segment.len(), length, "no segment here has a payload");
+    read_from(segment).expect("as long as headers")
+}
+
+fn transport_sum<A: Family>(headers: &Segment<A>) -> u16 {
+    let Headers { network, tcp } = headers;
     let length = size_of::<TcpHeader>() as u16;
-    let tcp = bytes_of(headers).get(34..).expect("a TCP header");
-    nat::pseudo_sum(ip.source(), ip.destination(), length)
-        .add(sum(tcp))
+    nat::pseudo_sum(network.source(), network.destination(), length)
+        .add(sum(bytes_of(tcp)))
         .fold()
 }

@@ -4,145 +4,90 @@
 use std::cell::{Cell, RefCell};
 
 use lb_common::addr::Ipv4;
-use lb_common::datapath::process;
-use lb_common::fake::{FakePacket, FakeTables};
-use lb_common::flow::{Flow, FlowKey, Pending, Tick};
-use lb_common::layout::bytes_of;
+use lb_common::fake::{FakePacket, process};
+use lb_common::flow::Tick;
 use lb_common::nat::PartialChecksum;
-use lb_common::service::{Listener, Service};
-use lb_common::tables::{Inserted, Tables};
-use lb_common::target::{Generation, Target, TargetId};
+use lb_common::tables::{Shared as _, Tables};
+use lb_common::target::{Mode, TargetId};
 use lb_common::verdict::{Fate, Reason, Verdict};
-use lb_common::wire::frame::Headers;
 use lb_common::wire::tcp::Flags;
 
-use crate::frame::segment;
-use crate::invariants::{self, check_tables};
-use crate::world::{Happening, Number, World, client_key};
+use crate::frame::{Segment, frame, segment};
+use crate::interrupted::Interrupted;
+use crate::invariants::{Moment, Orphans, check_accounts, check_tables};
+use crate::world::{Happening, Number, Setup, client_key};
 
-/// Tables whose user is interrupted once.
-struct Interrupted<'a> {
-    tables: &'a FakeTables,
-    steps_left: Cell<usize>,
-    interruption: RefCell<Option<Box<dyn FnOnce() + 'a>>>,
-    /// The target that the agent cuts off, if it does.
-    cut: &'a Cell<Option<TargetId>>,
-}
-
-impl Interrupted<'_> {
-    fn step(&self) -> &FakeTables {
-        match self.steps_left.get().checked_sub(1) {
-            Some(left) => self.steps_left.set(left),
-            None => {
-                let interruption = self.interruption.borrow_mut().take();
-                if let Some(interrupt) = interruption {
-                    interrupt();
-                }
-            }
-        }
-        self.tables
-    }
-}
-
-impl Tables<Ipv4> for Interrupted<'_> {
-    type FlowEntry = <FakeTables as Tables<Ipv4>>::FlowEntry;
-
-    fn flow(&self, key: &FlowKey<Ipv4>) -> Option<Self::FlowEntry> {
-        self.step().flow(key)
-    }
-    fn insert_flow(&self, key: &FlowKey<Ipv4>, flow: &Flow<Ipv4>) -> Inserted {
-        self.step().insert_flow(key, flow)
-    }
-    fn remove_flow(&self, key: &FlowKey<Ipv4>) {
-        self.step().remove_flow(key);
-    }
-    fn pending(&self, key: &FlowKey<Ipv4>) -> Option<Pending<Ipv4>> {
-        self.step().pending(key)
-    }
-    fn insert_pending(&self, key: &FlowKey<Ipv4>, pending: &Pending<Ipv4>) -> Inserted {
-        self.step().insert_pending(key, pending)
-    }
-    fn replace_pending(&self, key: &FlowKey<Ipv4>, pending: &Pending<Ipv4>) {
-        self.step().replace_pending(key, pending);
-    }
-    fn remove_pending(&self, key: &FlowKey<Ipv4>) {
-        self.step().remove_pending(key);
-    }
-    fn service(&self, listener: &Listener<Ipv4>) -> Option<Service> {
-        self.step().service(listener)
-    }
-    fn slot(&self, index: u32) -> TargetId {
-        let id = self.step().slot(index);
-        if self.cut.get() == Some(id) {
-            TargetId::NONE
-        } else {
-            id
-        }
-    }
-    fn target(&self, id: TargetId) -> Option<Target<Ipv4>> {
-        self.step().target(id)
-    }
-    fn generation(&self, id: TargetId) -> Generation {
-        let generation = self.step().generation(id);
-        Generation(generation.0 + u32::from(self.cut.get() == Some(id)))
-    }
-}
+type World = crate::world::World<Ipv4>;
 
 /// What two CPUs made of their packets, and the world they left.
 struct Outcome {
     world: World,
-    first: Verdict<Ipv4>,
-    second: Verdict<Ipv4>,
+    first: Verdict,
+    second: Verdict,
 }
 
-fn handle<T: Tables<Ipv4>>(tables: &T, packet: &Headers) -> Verdict<Ipv4> {
-    let mut buffer = FakePacket::new(bytes_of(packet));
-    process(&mut buffer, tables, PartialChecksum::Finish, || Tick(9))
+fn handle<T: Tables<Ipv4>>(tables: &T, packet: &Segment<Ipv4>) -> Verdict {
+    let mut buffer = FakePacket::new(&frame::<Ipv4>(packet));
+    process(&mut buffer, tables, PartialChecksum::Finish, Tick(9)).verdict
 }
 
-/// Every way in which `second` can come in between while `first` is handled,
-/// in worlds with this `history`.
-fn races(history: &[Happening], first: &Headers, second: &Headers) -> Vec<Outcome> {
-    let never = Cell::new(None);
-    let mut outcomes = Vec::new();
-    for steps in 0.. {
-        let world = after(history);
-        let verdict = Cell::new(None);
-        let interrupted = Interrupted {
-            tables: &world.tables,
-            steps_left: Cell::new(steps),
-            interruption: RefCell::new(Some(Box::new(|| {
-                verdict.set(Some(handle(&world.tables, second)));
-            }))),
-            cut: &never,
-        };
-        let first = handle(&interrupted, first);
-        drop(interrupted);
-        let Some(second) = verdict.get() else {
-            break;
-        };
-        outcomes.push(Outcome {
-            world,
-            first,
-            second,
-        });
+/// A race's beginning: a world, and what has happened in it.
+struct Start {
+    setup: Setup,
+    history: Vec<Happening>,
+}
+
+impl Start {
+    /// With the first target alone: which one is selected does not matter here.
+    fn new(history: &[Happening]) -> Self {
+        let alone = (0..4).map(|slot| Happening::Slot(slot, 1));
+        Self {
+            setup: Setup::default(),
+            history: alone.chain(history.iter().cloned()).collect(),
+        }
     }
-    assert!(outcomes.len() > 1, "there is nothing to interrupt");
-    outcomes
-}
 
-fn after(history: &[Happening]) -> World {
-    let mut world = World::new();
-    for happening in history {
-        world.let_happen(happening);
+    fn world(&self) -> World {
+        World::after(self.setup, &self.history)
     }
-    world
+
+    /// Every way in which `second` can come in between while `first` is handled.
+    fn races(&self, first: &Segment<Ipv4>, second: &Segment<Ipv4>) -> Vec<Outcome> {
+        let never = Cell::new(None);
+        let mut outcomes = Vec::new();
+        for steps in 0.. {
+            let world = self.world();
+            let verdict = Cell::new(None);
+            let interrupted = Interrupted {
+                tables: &world.tables,
+                steps_left: Cell::new(steps),
+                interruption: RefCell::new(Some(Box::new(|| {
+                    verdict.set(Some(handle(&world.tables, second)));
+                }))),
+                cut: &never,
+            };
+            let first = handle(&interrupted, first);
+            drop(interrupted);
+            let Some(second) = verdict.get() else {
+                break;
+            };
+            outcomes.push(Outcome {
+                world,
+                first,
+                second,
+            });
+        }
+        assert!(outcomes.len() > 1, "there is nothing to interrupt");
+        outcomes
+    }
 }
 
-/// No half pair, no reservation that nobody holds, no key in two hands.
+/// No half pair, no reservation that nobody holds, no key in two hands, and
+/// what is counted as open is open.
 fn assert_sound(world: &World) {
-    let tables = invariants::Tables::of(world);
-    check_tables(&tables, &invariants::Orphans::default()).expect("the tables are sound");
+    let moment = Moment::of(world);
+    check_tables(&moment, &Orphans::default()).expect("the tables are sound");
+    check_accounts(world, &moment).expect("the accounts are right");
 }
 
 const OPENED: Happening = Happening::Client(0, Flags::SYN, Number::Right);
@@ -151,15 +96,22 @@ fn answered() -> [Happening; 2] {
     [OPENED, Happening::Server(0, Flags(0x12))]
 }
 
-fn from_client(client: u8, flags: Flags) -> Headers {
-    segment(&client_key(client), flags, 1001, 8 << 20)
+fn established() -> Vec<Happening> {
+    let ack = Happening::Client(0, Flags::ACK, Number::Right);
+    answered().into_iter().chain([ack]).collect()
 }
 
-/// The server's SYN+ACK, sent again.
-fn again(world: &World) -> Headers {
-    let tables = world.tables.pending.borrow();
-    let reply = tables[&client_key(0)].flow.pair_key();
-    segment(&reply, Flags::SYN | Flags::ACK, (8 << 20) - 1, 1001)
+fn from_client(client: u8, flags: Flags) -> Segment<Ipv4> {
+    segment::<Ipv4>(&client_key(client), flags, 1001, 8 << 20)
+}
+
+/// A segment of the first client's server; the SYN+ACK is that sent again.
+fn from_server(world: &World, flags: Flags) -> Segment<Ipv4> {
+    let pending = world.tables.pending.borrow();
+    let pending = pending.get(&client_key(0)).map(|pending| pending.flow);
+    let flow = pending.or_else(|| world.tables.flow_at(&client_key(0)));
+    let key = flow.expect("it is known").pair_key();
+    segment::<Ipv4>(&key, flags, (8 << 20) - 1, 1001)
 }
 
 #[test]
@@ -169,7 +121,7 @@ fn one_syn_on_two_cpus_opens_one_connection() {
         world,
         first,
         second,
-    } in races(&[], &syn, &syn)
+    } in Start::new(&[]).races(&syn, &syn)
     {
         assert_sound(&world);
         assert_eq!(world.tables.pending.borrow().len(), 2);
@@ -182,11 +134,8 @@ fn one_syn_on_two_cpus_opens_one_connection() {
 
 #[test]
 fn two_clients_on_two_cpus_never_share_a_port() {
-    for Outcome { world, .. } in races(
-        &[],
-        &from_client(0, Flags::SYN),
-        &from_client(1, Flags::SYN),
-    ) {
+    let (first, second) = (from_client(0, Flags::SYN), from_client(1, Flags::SYN));
+    for Outcome { world, .. } in Start::new(&[]).races(&first, &second) {
         assert_sound(&world);
         assert_eq!(world.tables.pending.borrow().len(), 4);
     }
@@ -194,9 +143,10 @@ fn two_clients_on_two_cpus_never_share_a_port() {
 
 #[test]
 fn a_segment_beside_the_ack_that_finishes_the_handshake_is_never_answered_with_a_reset() {
+    let start = Start::new(&answered());
     let ack = from_client(0, Flags::ACK);
     let data = from_client(0, Flags::ACK | Flags::PSH);
-    let syn_ack = again(&after(&answered()));
+    let syn_ack = from_server(&start.world(), Flags::SYN | Flags::ACK);
     for (first, second) in [
         (&ack, &data),
         (&data, &ack),
@@ -208,7 +158,7 @@ fn a_segment_beside_the_ack_that_finishes_the_handshake_is_never_answered_with_a
             world,
             first,
             second,
-        } in races(&answered(), first, second)
+        } in start.races(first, second)
         {
             assert_sound(&world);
             assert_eq!(world.tables.flows.borrow().len(), 2);
@@ -221,26 +171,105 @@ fn a_segment_beside_the_ack_that_finishes_the_handshake_is_never_answered_with_a
 }
 
 #[test]
+fn one_ack_on_two_cpus_opens_one_connection_where_no_reply_comes_by() {
+    let start = Start {
+        setup: Setup {
+            modes: [Mode::Dsr; 3],
+            ..Setup::default()
+        },
+        ..Start::new(&[OPENED])
+    };
+    let ack = from_client(0, Flags::ACK);
+    for Outcome {
+        world,
+        first,
+        second,
+    } in start.races(&ack, &ack)
+    {
+        assert_sound(&world);
+        assert_eq!(world.tables.flows.borrow().len(), 1);
+        for verdict in [first, second] {
+            assert_eq!(verdict.fate(), Fate::Transmit, "{:?}", verdict.reason);
+        }
+    }
+}
+
+#[test]
 fn two_cpus_that_find_the_table_full_leave_no_half_pair() {
     let ack = from_client(0, Flags::ACK);
     for room in 0..3 {
         let mut history = answered().to_vec();
         history.push(Happening::Room(room));
-        for Outcome { world, .. } in races(&history, &ack, &ack) {
+        for Outcome { world, .. } in Start::new(&history).races(&ack, &ack) {
             assert_sound(&world);
         }
     }
 }
 
 #[test]
-fn one_syn_on_two_cpus_reopens_a_closed_connection_once() {
+fn of_two_handshakes_on_two_cpus_no_more_are_finished_than_the_target_takes() {
     let mut history = answered().to_vec();
-    history.extend([
-        Happening::Client(0, Flags::ACK, Number::Right),
-        Happening::Client(0, Flags::RST, Number::Right),
-    ]);
+    history.push(Happening::Client(1, Flags::SYN, Number::Right));
+    history.push(Happening::Server(1, Flags(0x12)));
+    let start = Start {
+        setup: Setup {
+            target_max: 1,
+            ..Setup::default()
+        },
+        ..Start::new(&history)
+    };
+    let (first, second) = (from_client(0, Flags::ACK), from_client(1, Flags::ACK));
+    for Outcome {
+        world,
+        first,
+        second,
+    } in start.races(&first, &second)
+    {
+        assert_sound(&world);
+        let reasons = [first.reason, second.reason];
+        assert!(reasons.contains(&Reason::Established), "{reasons:?}");
+        assert!(reasons.contains(&Reason::ServersFull), "{reasons:?}");
+    }
+}
+
+#[test]
+fn one_connection_that_ends_on_two_cpus_is_closed_once() {
+    let start = Start::new(&established());
+    let client = |flags| from_client(0, flags);
+    let server = |flags| from_server(&start.world(), flags);
+    let fin = Flags::FIN | Flags::ACK;
+    for (first, second) in [
+        (client(fin), server(fin)),
+        (server(fin), client(fin)),
+        (client(Flags::RST), server(Flags::RST)),
+        (server(Flags::RST), client(fin)),
+        (client(Flags::RST), server(fin)),
+    ] {
+        for Outcome { world, .. } in start.races(&first, &second) {
+            assert_sound(&world);
+            assert!(world.progress(0).expect("it rests").closed());
+        }
+    }
+}
+
+#[test]
+fn one_syn_on_two_cpus_reopens_a_closed_connection_once() {
+    let mut history = established();
+    history.push(Happening::Client(0, Flags::RST, Number::Right));
     let syn = from_client(0, Flags::SYN);
-    for Outcome { world, .. } in races(&history, &syn, &syn) {
+    for Outcome { world, .. } in Start::new(&history).races(&syn, &syn) {
+        assert_sound(&world);
+        assert!(world.tables.flows.borrow().is_empty());
+        assert_eq!(world.tables.pending.borrow().len(), 2);
+    }
+}
+
+#[test]
+fn one_syn_on_two_cpus_replaces_a_connection_that_was_cut_once() {
+    let mut history = established();
+    history.push(Happening::Cut(1));
+    let syn = from_client(0, Flags::SYN);
+    for Outcome { world, .. } in Start::new(&history).races(&syn, &syn) {
         assert_sound(&world);
         assert!(world.tables.flows.borrow().is_empty());
         assert_eq!(world.tables.pending.borrow().len(), 2);
@@ -253,7 +282,7 @@ fn no_connection_survives_a_cut_by_being_opened_during_it() {
     let syn = from_client(0, Flags::SYN);
     let target = TargetId(1);
     for steps in 0.. {
-        let world = World::new();
+        let world = Start::new(&[]).world();
         let cut = Cell::new(None);
         let interrupted = Interrupted {
             tables: &world.tables,

@@ -3,31 +3,89 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::addr::{Ipv4, Port};
-use lb_common::datapath::process;
-use lb_common::fake::{FakePacket, FakeTables};
-use lb_common::flow::{Direction, Tick};
-use lb_common::layout::bytes_of;
+use lb_common::addr::Port;
+use lb_common::fake::{FakePacket, FakeTables, process};
+use lb_common::flow::{Direction, Flow, FlowKey, Progress, Tick};
 use lb_common::nat::PartialChecksum;
-use lb_common::service::{Listener, Service, ServiceId};
-use lb_common::target::{Target, TargetId};
-use lb_common::verdict::Verdict;
-use lb_common::wire::frame::Headers;
+use lb_common::service::{Algorithm, Listener, Options, Service, ServiceId};
+use lb_common::target::{Generation, Hop, Mode, Snat, Target, TargetId};
+use lb_common::verdict::{Fate, Verdict};
 use lb_common::wire::tcp::Flags;
 use proptest::prelude::*;
 
-use crate::frame::{self, Key, key, segment};
+use crate::frame::{self, Family, Segment, frame, key, segment};
 
-pub const CLIENTS: u8 = 5;
+pub const CLIENTS: u8 = 6;
 pub const TARGETS: u32 = 3;
-/// Fewer than there are clients.
-const PORTS: u16 = 4;
+/// How many addresses the clients have: some have two clients.
+const SOURCES: u8 = 4;
+/// Of each SNAT address: together fewer than there are clients.
+const PORTS: u16 = 2;
+const SNATS: [[u8; 4]; 2] = [[10, 0, 0, 101], [10, 0, 0, 102]];
 const SLOTS: u32 = 4;
-const VIP: ([u8; 4], u16) = ([10, 0, 0, 100], 8080);
-const SNAT: [u8; 4] = [10, 0, 0, 101];
+const VIP: [u8; 4] = [10, 0, 0, 100];
 
 /// Before the sequence numbers of all servers.
 const FIRST_SEQUENCE: u32 = 7 << 20;
+
+/// How a world is set up. By default: Maglev, translation, no limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup {
+    pub algorithm: Algorithm,
+    pub modes: [Mode; TARGETS as usize],
+    /// In ticks.
+    pub affinity: u32,
+    /// Of each target; no limit is 0, here and below.
+    pub target_max: u32,
+    pub service_max: u32,
+    pub source_max: u32,
+    /// In microseconds.
+    pub source_interval: u32,
+    pub connections_max: u32,
+    /// Refuses without an answer.
+    pub silent: bool,
+}
+
+/// Any setup.
+pub fn setup() -> impl Strategy<Value = Setup> {
+    let algorithm = (0_u8..6).prop_map(Algorithm::from_number);
+    let mode = || prop_oneof![4 => Just(Mode::Nat), 1 => Just(Mode::Dsr)];
+    let limit = |max: u32| prop_oneof![3 => Just(0), 1 => 1..=max];
+    (
+        algorithm,
+        [mode(), mode(), mode()],
+        limit(20),
+        limit(2),
+        limit(4),
+        limit(2),
+        limit(1000),
+        limit(5),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(
+                algorithm,
+                modes,
+                affinity,
+                target_max,
+                service_max,
+                source_max,
+                source_interval,
+                connections_max,
+                silent,
+            )| Setup {
+                algorithm,
+                modes,
+                affinity,
+                target_max,
+                service_max,
+                source_max,
+                source_interval,
+                connections_max,
+                silent,
+            },
+        )
+}
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -38,14 +96,20 @@ pub enum Happening {
     Server(u8, Flags),
     /// A target is cut off.
     Cut(u32),
+    /// A target gets new connections from now on, or no more.
+    Accept(u32, bool),
     /// A slot gets another target, or none.
     Slot(u32, u32),
     /// The agent forgets connections that are closed or stale.
     Reap,
+    /// The agent forgets the connection of one flow, which was idle.
+    Idle(usize),
     /// FLOWS takes so many entries.
     Room(usize),
     /// PENDING is full, and pushes one entry out.
     Evict(usize),
+    /// So many microseconds pass.
+    Wait(u64),
 }
 
 /// What a client acknowledges.
@@ -60,6 +124,7 @@ pub enum Number {
 /// What may happen. Weighted, so that connections get somewhere.
 pub fn happening() -> impl Strategy<Value = Happening> {
     let client = 0..CLIENTS;
+    let target = 1..=TARGETS;
     let by_client = prop_oneof![
         4 => Just(Flags::SYN),
         5 => Just(Flags::ACK),
@@ -81,68 +146,86 @@ pub fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         12 => (client.clone(), by_client, number).prop_map(|(c, f, n)| Happening::Client(c, f, n)),
         10 => (client, by_server).prop_map(|(c, f)| Happening::Server(c, f)),
-        1 => (1..=TARGETS).prop_map(Happening::Cut),
+        1 => target.clone().prop_map(Happening::Cut),
+        1 => (target, any::<bool>()).prop_map(|(t, accept)| Happening::Accept(t, accept)),
         1 => (0..SLOTS, 0..=TARGETS).prop_map(|(slot, target)| Happening::Slot(slot, target)),
         1 => Just(Happening::Reap),
+        1 => any::<usize>().prop_map(Happening::Idle),
         1 => (0_usize..12).prop_map(Happening::Room),
         1 => any::<usize>().prop_map(Happening::Evict),
+        1 => (0_u64..3000).prop_map(Happening::Wait),
     ]
 }
 
 /// One packet's way.
-#[derive(Debug)]
-pub struct Passage {
+pub struct Passage<A: Family> {
     /// As it came.
-    pub before: Headers,
+    pub before: Segment<A>,
     /// What became of it.
-    pub verdict: Verdict<Ipv4>,
+    pub verdict: Verdict,
     /// As it went, if it went anywhere.
-    pub after: Headers,
+    pub after: Segment<A>,
 }
 
 /// The world as it stands.
-pub struct World {
-    pub tables: FakeTables,
+pub struct World<A: Family> {
+    pub tables: FakeTables<A>,
+    pub setup: Setup,
     /// What a client's server saw last, as its key.
-    seen: BTreeMap<u8, Key>,
+    seen: BTreeMap<u8, FlowKey<A>>,
     /// The sequence number of a server's next segment to a client.
     sequence: BTreeMap<u8, u32>,
     pub now: Tick,
 }
 
-impl World {
-    pub fn new() -> Self {
+impl<A: Family> World<A> {
+    pub fn new(setup: Setup) -> Self {
         let mut tables = FakeTables {
             flows_max: 8,
+            connections_max: match setup.connections_max {
+                0 => u32::MAX,
+                limit => limit,
+            },
             ..FakeTables::default()
         };
-        let (vip, port) = VIP;
-        let listener = Listener::new(Ipv4(u32::from_ne_bytes(vip)), Port::new(port));
-        let service = Service::new(ServiceId(1), 0, SLOTS);
-        tables.services.insert(listener, service);
-        for id in 1..=TARGETS {
-            let target = Target {
-                server: Ipv4(u32::from_ne_bytes([10, 0, 1, id as u8])),
-                snat: Ipv4(u32::from_ne_bytes(SNAT)),
-                port: Port::new(9000),
-                snat_first: 2000,
-                snat_count: PORTS,
-                service: ServiceId(1),
-                ..Target::default()
-            };
-            tables.targets.insert(TargetId(id), target);
+        for (id, port) in [(ServiceId(1), 8080), (ServiceId(2), 8081)] {
+            let listener = Listener::new(A::ending_in(VIP), Port::new(port));
+            tables.services.insert(listener, service(id, setup));
         }
-        tables.slots = (0..SLOTS).map(|slot| (slot, TargetId(1))).collect();
+        tables.snats = SNATS
+            .map(|snat| Snat {
+                address: A::ending_in(snat),
+                first: 2000,
+                count: PORTS,
+            })
+            .to_vec();
+        for (id, mode) in (1..).zip(setup.modes) {
+            tables.targets.insert(TargetId(id), target(id, mode, setup));
+            tables.slots.insert(SLOTS + id - 1, TargetId(id));
+        }
+        tables
+            .slots
+            .extend((0..SLOTS).map(|slot| (slot, TargetId(slot % TARGETS + 1))));
         Self {
             tables,
+            setup,
             seen: BTreeMap::new(),
             sequence: BTreeMap::new(),
             now: Tick(0),
         }
     }
 
+    /// After all of this has happened.
+    pub fn after(setup: Setup, history: &[Happening]) -> Self {
+        let mut world = Self::new(setup);
+        for happening in history {
+            world.let_happen(happening);
+        }
+        world
+    }
+
     /// Lets it happen; gives the packet's passage, if it was a packet.
-    pub fn let_happen(&mut self, happening: &Happening) -> Option<Passage> {
+    pub fn let_happen(&mut self, happening: &Happening) -> Option<Passage<A>> {
         self.now.0 += 1;
         match *happening {
             Happening::Client(client, flags, number) => {
@@ -150,8 +233,8 @@ impl World {
                     Number::Right => self.sequence.get(&client).copied().unwrap_or(0),
                     Number::Wrong(number) => number,
                 };
-                let packet = segment(&client_key(client), flags, 1000, acknowledgment);
-                Some(self.pass(client, packet))
+                let packet = segment::<A>(&client_key(client), flags, 1000, acknowledgment);
+                return Some(self.pass(client, packet));
             }
             Happening::Server(client, flags) => {
                 let key = self.seen.get(&client)?.reversed();
@@ -159,39 +242,32 @@ impl World {
                 // Another number for each SYN+ACK: a client that acknowledges
                 // an old one has not seen the new one.
                 *sequence = sequence.wrapping_add(1 << 20);
-                let packet = segment(&key, flags, sequence.wrapping_sub(1), 1001);
-                Some(self.pass(client, packet))
+                let packet = segment::<A>(&key, flags, sequence.wrapping_sub(1), 1001);
+                return Some(self.pass(client, packet));
             }
-            Happening::Cut(target) => {
-                self.tables.cut(TargetId(target));
-                None
-            }
+            Happening::Cut(target) => self.tables.cut(TargetId(target)),
+            Happening::Accept(target, accept) => self.accept(target, accept),
             Happening::Slot(slot, target) => {
                 self.tables.slots.insert(slot, TargetId(target));
-                None
             }
-            Happening::Reap => {
-                self.reap();
-                None
-            }
-            Happening::Room(room) => {
-                self.tables.flows_max = room;
-                None
-            }
-            Happening::Evict(at) => {
-                self.evict(at);
-                None
+            Happening::Reap => self.reap(),
+            Happening::Idle(at) => self.reap_one(at),
+            Happening::Room(room) => self.tables.flows_max = room,
+            Happening::Evict(at) => self.evict(at),
+            Happening::Wait(time) => {
+                let clock = &self.tables.microseconds;
+                clock.set(clock.get() + time);
             }
         }
+        None
     }
 
-    fn pass(&mut self, client: u8, packet: Headers) -> Passage {
-        let mut buffer = FakePacket::new(bytes_of(&packet));
-        let now = self.now;
-        let verdict = process(&mut buffer, &self.tables, PartialChecksum::Finish, || now);
-        let after = frame::headers(&buffer.bytes());
-        let transmitted = verdict.fate() == lb_common::verdict::Fate::Transmit;
-        if transmitted && verdict.direction == Direction::Forward {
+    fn pass(&mut self, client: u8, packet: Segment<A>) -> Passage<A> {
+        let mut buffer = FakePacket::new(&frame::<A>(&packet));
+        let partial = PartialChecksum::Finish;
+        let verdict = process(&mut buffer, &self.tables, partial, self.now).verdict;
+        let after = frame::headers::<A>(&buffer.bytes());
+        if verdict.fate() == Fate::Transmit && verdict.direction == Direction::Forward {
             self.seen.insert(client, after.key());
         }
         Passage {
@@ -201,25 +277,49 @@ impl World {
         }
     }
 
-    /// As the agent does: both halves of what is closed or stale.
-    fn reap(&mut self) {
-        let over: Vec<Key> = self
-            .tables
-            .flows
-            .borrow()
-            .iter()
-            .filter(|(_, flow)| {
-                let flow = flow.get();
-                let stale = self.generation(flow.target) != flow.generation;
-                flow.direction() == Direction::Forward && (stale || flow.progress.closed())
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        let mut flows = self.tables.flows.borrow_mut();
-        for key in over {
-            let flow = flows.remove(&key).expect("it was there").get();
-            flows.remove(&flow.pair_key());
+    /// A client opens a connection and finishes its handshake; gives its
+    /// target, none where it was refused.
+    pub fn connect(&mut self, client: u8) -> Option<TargetId> {
+        let syn = Happening::Client(client, Flags::SYN, Number::Right);
+        let opened = self.let_happen(&syn)?.verdict;
+        if opened.fate() != Fate::Transmit {
+            return None;
         }
+        self.let_happen(&Happening::Server(client, Flags::SYN | Flags::ACK));
+        self.let_happen(&Happening::Client(client, Flags::ACK, Number::Right));
+        Some(opened.target)
+    }
+
+    fn accept(&mut self, target: u32, accept: bool) {
+        let target = self.tables.targets.get_mut(&TargetId(target));
+        target.expect("it is there").accepts = u8::from(accept);
+    }
+
+    /// What is closed or stale.
+    fn reap(&mut self) {
+        let over = |flow: &Flow<A>| {
+            let stale = self.generation(flow.target) != flow.generation;
+            flow.direction() == Direction::Forward && (stale || flow.progress.closed())
+        };
+        for (key, flow) in self.flows() {
+            if over(&flow) {
+                assert!(self.tables.reap(&key, flow.last_seen));
+            }
+        }
+    }
+
+    fn reap_one(&mut self, at: usize) {
+        let flows = self.flows();
+        if let Some(at) = at.checked_rem(flows.len()) {
+            let (key, flow) = flows[at];
+            assert!(self.tables.reap(&key, flow.last_seen));
+        }
+    }
+
+    /// FLOWS.
+    pub fn flows(&self) -> Vec<(FlowKey<A>, Flow<A>)> {
+        let flows = self.tables.flows.borrow();
+        flows.iter().map(|(key, flow)| (*key, flow.get())).collect()
     }
 
     fn evict(&mut self, at: usize) {
@@ -230,17 +330,63 @@ impl World {
         }
     }
 
-    pub fn generation(&self, id: TargetId) -> lb_common::target::Generation {
-        self.tables
-            .generations
-            .get(&id)
-            .copied()
-            .unwrap_or_default()
+    pub fn generation(&self, id: TargetId) -> Generation {
+        let generations = &self.tables.generations;
+        generations.get(&id).copied().unwrap_or_default()
+    }
+
+    /// The progress of a client's connection, if it is in FLOWS.
+    pub fn progress(&self, client: u8) -> Option<Progress> {
+        let flow = self.tables.flow_at(&client_key(client))?;
+        Some(flow.progress)
     }
 }
 
-/// What a client's segments arrive with. All clients use the same port, so
-/// that all want the same port towards the servers.
-pub fn client_key(client: u8) -> Key {
-    key(([10, 0, 2, client], 40_000), VIP)
+fn service(id: ServiceId, setup: Setup) -> Service {
+    Service {
+        id,
+        slots: SLOTS,
+        members: TARGETS,
+        algorithm: setup.algorithm as u8,
+        affinity: setup.affinity,
+        max_connections: setup.service_max,
+        source_connections: setup.source_max,
+        source_interval: setup.source_interval,
+        source_burst: 2,
+        options: Options::default()
+            .with(Options::DROP_FULL, setup.silent)
+            .with(Options::DROP_NO_TARGET, setup.silent),
+        ..Service::default()
+    }
+}
+
+fn target<A: Family>(id: u32, mode: Mode, setup: Setup) -> Target<A> {
+    Target {
+        server: A::ending_in([10, 0, 1, id as u8]),
+        port: Port::new(9000),
+        snats: SNATS.len() as u16,
+        service: ServiceId(1),
+        weight: id as u16,
+        max_connections: setup.target_max,
+        mode: mode as u8,
+        accepts: 1,
+        hop: Hop {
+            destination: [id as u8; 6].into(),
+            ..Hop::default()
+        },
+        ..Target::default()
+    }
+}
+
+/// Which service a client connects to: the last one is alone with the second.
+pub fn service_of(client: u8) -> ServiceId {
+    ServiceId(1 + u16::from(client + 1 == CLIENTS))
+}
+
+/// What a client's segments arrive with. All clients want the same port
+/// towards the servers.
+pub fn client_key<A: Family>(client: u8) -> FlowKey<A> {
+    let port = 40_000 + u16::from(client / SOURCES) * PORTS;
+    let vip = (VIP, 8079 + service_of(client).0);
+    key(([10, 0, 2, client % SOURCES], port), vip)
 }

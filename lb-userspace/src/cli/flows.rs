@@ -1,10 +1,14 @@
 //! `lb flows`: the connection table.
 
 use std::io::{self, Write};
+use std::net::IpAddr;
+
+use clap::ValueEnum as _;
+use ipnet::IpNet;
 
 use super::table::{Align, Table, duration};
 use super::{Connection, Failure};
-use crate::api::{FlowFilter, Flows, path};
+use crate::api::{FlowFilter, FlowOrder, Flows, path};
 use crate::config::well_formed;
 
 /// The arguments of `lb flows`.
@@ -16,6 +20,12 @@ pub(super) struct Arguments {
     /// Only the connections to this server
     #[arg(long, value_name = "NAME", value_parser = name)]
     server: Option<String>,
+    /// Only the connections of clients with this address, or in this prefix
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    source: Option<IpNet>,
+    /// Which connections come first
+    #[arg(long, value_name = "ORDER", default_value = "client")]
+    sort: FlowOrder,
     /// How many connections at most
     #[arg(long, value_name = "COUNT", default_value_t = FlowFilter::LIMIT)]
     limit: usize,
@@ -32,14 +42,30 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
+/// A prefix; an address is one of full length.
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address
+        .or_else(|_| text.parse())
+        .map_err(|_| "write an address or a prefix: 10.0.0.50, 10.0.0.0/8, fd00::/8".to_owned())
+}
+
 pub(super) fn execute(arguments: &Arguments, out: &mut dyn Write) -> Result<(), Failure> {
     let Arguments {
         service,
         server,
+        source,
+        sort,
         limit,
         connection,
     } = arguments;
-    let mut wanted = format!("{}?limit={limit}", path::FLOWS);
+    let sort = sort
+        .to_possible_value()
+        .map_or_else(String::new, |word| word.get_name().to_owned());
+    let mut wanted = format!("{}?limit={limit}&sort={sort}", path::FLOWS);
+    if let Some(source) = source {
+        wanted += &format!("&source={source}");
+    }
     for (key, value) in [("service", service), ("server", server)] {
         if let Some(value) = value {
             wanted += &format!("&{key}={value}");

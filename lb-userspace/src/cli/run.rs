@@ -22,9 +22,10 @@ pub(super) struct Arguments {
         default_value = "/etc/lb/lb.toml"
     )]
     config: PathBuf,
-    /// The NIC to attach to, instead of the configuration's
+    /// The NIC to attach to, instead of the configuration's; several: give it
+    /// several times
     #[arg(long, value_name = "NAME", value_parser = interface)]
-    interface: Option<String>,
+    interface: Vec<String>,
     /// Where BPF maps and links are pinned: a mounted bpffs
     #[arg(long, value_name = "DIRECTORY", default_value = "/sys/fs/bpf")]
     bpffs: PathBuf,
@@ -50,8 +51,10 @@ fn interface(text: &str) -> Result<String, String> {
 
 pub(super) fn execute(arguments: Arguments) -> Result<(), Failure> {
     let mut config = Config::load(&arguments.config)?;
-    config.interface = arguments.interface.or(config.interface);
-    if config.interface.is_none() {
+    if !arguments.interface.is_empty() {
+        config.interfaces = arguments.interface;
+    }
+    if config.interfaces.is_empty() {
         let config = arguments.config;
         return Err(Failure::NoInterface { config });
     }

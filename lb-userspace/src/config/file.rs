@@ -1,10 +1,12 @@
 //! From a file to a [`Config`], or to everything that is wrong with it.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -14,12 +16,19 @@ use super::problem::{LoadError, Problem, Problems, position};
 use super::raw::{Fields, Named};
 use super::rules::Draft;
 use super::service::{self, ReadService};
-use super::{Config, Hook, Limits, PoolName, ServiceName, Snat, value};
+use super::{Config, Hook, Limits, PoolName, ServiceName, Snat, Timeouts, value};
 
 /// More would not fit the memory of the machines that this runs on: a
 /// connection takes two flows, a flow more than 100 bytes.
 const CONNECTIONS: RangeInclusive<u32> = 16..=4_194_304;
 const HALF_OPEN: RangeInclusive<u32> = 16..=1_048_576;
+/// Of a part of the connections: no more than there may be.
+pub(super) const CONNECTIONS_MAX: RangeInclusive<u32> = 1..=*CONNECTIONS.end();
+/// Times shorter than a sweep of the tables, or longer than a day, would be
+/// mistakes.
+const REMEMBERED: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+/// As many source addresses as the kernel's table of them holds.
+const SOURCES_MAX: usize = 64;
 
 impl Config {
     /// Reads and validates the file at `path`.
@@ -103,14 +112,16 @@ fn report_syntax(errors: &[toml::de::Error], text: &str, problems: &Problems) {
 
 fn read<'a>(document: &'a DeTable<'a>, text: &str, problems: &'a Problems) -> Option<Config> {
     let mut fields = Fields::of_table(document, 0..0, "the file", problems);
-    let interface = fields.read("interface", value::interface);
+    let interfaces = read_interfaces(&mut fields, problems);
     let hook = fields.read("hook", value::word);
     let limits = fields.table("limits", "[limits]").map(read_limits);
-    let snat = fields.table("snat", "[snat]").map(read_snat);
-    let (snat_address, snat_ports) = snat.unwrap_or((None, Snat::default().ports));
+    let timeouts = fields.table("timeouts", "[timeouts]").map(read_timeouts);
+    let snat = fields.table("snat", "[snat]");
+    let snat = snat.map(|snat| read_snat(snat, problems));
+    let (snat_addresses, snat_ports) = snat.unwrap_or((Vec::new(), Snat::default().ports));
     let draft = Draft {
         text,
-        snat_address,
+        snat_addresses,
         snat_ports,
         pools: fields
             .named_tables("pool")
@@ -125,11 +136,12 @@ fn read<'a>(document: &'a DeTable<'a>, text: &str, problems: &'a Problems) -> Op
     let pools = draft.pools?.into_iter();
     let services = draft.services?.into_iter();
     Some(Config {
-        interface: interface.map(Spanned::into_inner),
+        interfaces,
         hook: hook.map_or(Hook::XdpNative, Spanned::into_inner),
         limits: limits.unwrap_or_default(),
+        timeouts: timeouts.unwrap_or_default(),
         snat: Snat {
-            address: draft.snat_address.map(Spanned::into_inner),
+            addresses: inner(draft.snat_addresses),
             ports: draft.snat_ports,
         },
         pools: pools.map(|(name, read)| (name, read.pool)).collect(),
@@ -153,7 +165,7 @@ fn read_services(named: Vec<Named<'_>>, problems: &Problems) -> BTreeMap<Service
         check_name("service", &name, problems);
         let at = name.span();
         let name = ServiceName::from(name.into_inner());
-        (name.clone(), service::read(name, at, fields))
+        (name.clone(), service::read(name, at, fields, problems))
     });
     services.collect()
 }
@@ -175,10 +187,62 @@ fn read_limits(mut fields: Fields<'_>) -> Limits {
     }
 }
 
-fn read_snat(mut fields: Fields<'_>) -> (Option<Spanned<IpAddr>>, RangeInclusive<u16>) {
-    let address = fields.read("address", value::address);
-    let ports = fields.read("ports", value::port_range);
+fn read_timeouts(mut fields: Fields<'_>) -> Timeouts {
+    let mut time = |key| fields.read(key, |value| value::duration(value, REMEMBERED));
+    let (half_open, fin) = (time("half_open"), time("fin"));
+    let (reset, rest) = (time("reset"), time("rest"));
     fields.finish();
+    let default = Timeouts::default();
+    Timeouts {
+        half_open: half_open.map_or(default.half_open, Spanned::into_inner),
+        fin: fin.map_or(default.fin, Spanned::into_inner),
+        reset: reset.map_or(default.reset, Spanned::into_inner),
+        rest: rest.map_or(default.rest, Spanned::into_inner),
+    }
+}
+
+fn read_interfaces(fields: &mut Fields<'_>, problems: &Problems) -> Vec<String> {
+    let interfaces = fields.read_all("interface", value::interface);
+    report_repeated("interface", &interfaces, problems);
+    inner(interfaces)
+}
+
+fn read_snat(
+    mut fields: Fields<'_>,
+    problems: &Problems,
+) -> (Vec<Spanned<IpAddr>>, RangeInclusive<u16>) {
+    let address = fields.read("address", value::address);
+    let mut addresses = fields.read_all("addresses", value::address);
+    let ports = fields.read("ports", value::port_range);
+    let one_at = fields.value("address").map(Spanned::span);
+    let several_at = fields.value("addresses").map(Spanned::span);
+    fields.finish();
+    if let (Some(_), Some(at)) = (one_at, &several_at) {
+        let reason = "addresses: address says the same; write all of them here, and remove it";
+        problems.report(at, reason);
+    }
+    report_repeated("addresses", &addresses, problems);
+    if let (Some(at), true) = (several_at, addresses.len() > SOURCES_MAX) {
+        let count = addresses.len();
+        let reason = format!("addresses: {count} are too many; write at most {SOURCES_MAX}");
+        problems.report(&at, reason);
+    }
+    addresses.extend(address);
     let ports = ports.map_or(Snat::default().ports, Spanned::into_inner);
-    (address, ports)
+    (addresses, ports)
+}
+
+/// Reports each value of a list that stands in it twice.
+fn report_repeated<T: Display + PartialEq>(key: &str, list: &[Spanned<T>], problems: &Problems) {
+    for (index, value) in list.iter().enumerate() {
+        let mut before = list[..index].iter();
+        if before.any(|other| other.get_ref() == value.get_ref()) {
+            let reason = format!("{key}: {} is there twice; remove one", value.get_ref());
+            problems.report(&value.span(), reason);
+        }
+    }
+}
+
+fn inner<T>(list: Vec<Spanned<T>>) -> Vec<T> {
+    list.into_iter().map(Spanned::into_inner).collect()
 }

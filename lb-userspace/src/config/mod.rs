@@ -9,9 +9,11 @@
 
 mod file;
 mod name;
+mod policy;
 mod pool;
 mod problem;
 mod raw;
+pub mod room;
 mod rules;
 mod service;
 pub(crate) mod value;
@@ -22,19 +24,24 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use name::{NAME_LENGTH_MAX, PoolName, ServerName, ServiceName, well_formed};
+pub use policy::{Access, Algorithm, Mode, OnChange, OnDown, Rate, Refusal, Route, SourceLimits};
 pub use problem::{LoadError, Problem};
 use word::words;
 
-/// Everything that one agent does, on one interface.
+/// Everything that one agent does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The NIC to attach to. `None`: the command line has to name it.
-    pub interface: Option<String>,
+    /// The NICs to attach to. Empty: the command line has to name them.
+    pub interfaces: Vec<String>,
     /// Where in the kernel the program is attached.
     pub hook: Hook,
     /// The sizes of the kernel's connection tables.
     pub limits: Limits,
+    /// How long the kernel's connection tables remember.
+    pub timeouts: Timeouts,
     /// What the servers see as the source of a connection.
     pub snat: Snat,
     /// The named sets of servers.
@@ -47,10 +54,15 @@ words! {
     /// Where in the kernel the program is attached. Never changed silently: a
     /// driver without native XDP is an error, not a fallback.
     pub enum Hook {
+        /// The best of the others that the driver has; the agent says which,
+        /// and why.
+        Auto = "auto",
         /// In the driver, before a socket buffer exists. The fast path.
         XdpNative = "xdp-native",
         /// In the stack's receive path, for drivers without native XDP.
         XdpGeneric = "xdp-generic",
+        /// At TC ingress: the quickest on virtual links.
+        Tc = "tc",
     }
 }
 
@@ -72,11 +84,40 @@ impl Default for Limits {
     }
 }
 
-/// The source address and ports of the connections towards the servers.
+/// How long the kernel's connection tables remember a connection that is not
+/// open. A service's `idle_timeout` is for those that are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A handshake that nobody goes on with. Linux gives up on a SYN after
+    /// 127 s.
+    pub half_open: Duration,
+    /// A connection that the client closed first: for stragglers.
+    pub fin: Duration,
+    /// A connection that was reset. The RST may have been a forgery that both
+    /// ends ignore; whoever goes on talking is not forgotten.
+    pub reset: Duration,
+    /// A connection that the server closed first: as long as Linux keeps
+    /// TIME_WAIT, for its source port serves nobody else meanwhile.
+    pub rest: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            half_open: Duration::from_secs(130),
+            fin: Duration::from_secs(10),
+            reset: Duration::from_secs(10),
+            rest: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The source addresses and ports of the connections towards the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snat {
-    /// `None`: the interface's first address that is no VIP.
-    pub address: Option<IpAddr>,
+    /// In the order of the file, of either family. None of a family: what the
+    /// host itself would use towards the server.
+    pub addresses: Vec<IpAddr>,
     /// Source ports. The default lies below Linux's ephemeral range (32768 to
     /// 60999), so that the balancer's host can open connections of its own.
     pub ports: RangeInclusive<u16>,
@@ -85,7 +126,7 @@ pub struct Snat {
 impl Default for Snat {
     fn default() -> Self {
         Self {
-            address: None,
+            addresses: Vec::new(),
             ports: 1024..=32_767,
         }
     }
@@ -190,6 +231,16 @@ pub struct Server {
     pub address: SocketAddr,
     /// Where probes go.
     pub check_address: SocketAddr,
+    /// Its share of new connections, relative to the others'. Default 1.
+    pub weight: u32,
+    /// Open connections at a time, for each service that uses the server.
+    /// `None`: without limit.
+    pub max_connections: Option<u32>,
+}
+
+impl Server {
+    /// Unless the file says otherwise.
+    pub const WEIGHT: u32 = 1;
 }
 
 /// A VIP and port that clients connect to.
@@ -207,6 +258,23 @@ pub struct Service {
     /// How one of the usable servers is chosen. Unused by `leader`, where
     /// there is no choice.
     pub algorithm: Algorithm,
+    /// How long a client that comes back goes to the same server, whatever
+    /// became of the table. `Some` only with `source-hash`.
+    pub affinity: Option<Duration>,
+    /// How segments reach the servers.
+    pub mode: Mode,
+    /// Open connections at a time. `None`: without limit.
+    pub max_connections: Option<u32>,
+    /// What becomes of a new connection while there is no target. Default
+    /// `reset`.
+    pub on_no_target: Refusal,
+    /// The same, while all targets, the service or the tables are full.
+    pub on_full: Refusal,
+    /// How much one client address may ask.
+    pub source: SourceLimits,
+    /// Who may connect: the longest prefix that matches decides. All of the
+    /// service's family.
+    pub rules: BTreeMap<IpNet, Access>,
     /// What becomes of the connections to a server that lost the role which
     /// the route asks for. Default: `reset` for `leader`, else `keep`.
     pub on_change: OnChange,
@@ -221,68 +289,16 @@ pub struct Service {
 impl Service {
     /// Unless the file says otherwise.
     pub const IDLE_TIMEOUT: Duration = Duration::from_secs(350);
-}
 
-words! {
-    /// Which servers of the pool a service may use.
-    pub enum Route {
-        /// The one leader, or nobody.
-        Leader = "leader",
-        /// The replicas.
-        Replicas = "replicas",
-        /// The replicas; the leader only where no replica is UP.
-        ReplicasFirst = "replicas-first",
-        /// Every server that is UP, whatever its role.
-        Any = "any",
-    }
-}
-
-impl Route {
-    /// How many slots one half of a service's table has.
+    /// What becomes of clients that no rule matches; `None`: there are no
+    /// rules. Whoever names some that are allowed means no others.
     #[must_use]
-    pub const fn slots(self, algorithm: Algorithm) -> u32 {
-        match (self, algorithm) {
-            (Self::Leader, Algorithm::Maglev) => 1,
-            (Self::Replicas | Self::ReplicasFirst | Self::Any, Algorithm::Maglev) => MAGLEV_SLOTS,
-        }
-    }
-}
-
-/// The size of a Maglev table: a prime, and more than a hundred slots for each
-/// server of a large pool, so that shares differ by less than a percent.
-pub const MAGLEV_SLOTS: u32 = 16_381;
-
-words! {
-    /// How one of several usable servers is chosen for a new connection.
-    pub enum Algorithm {
-        /// Consistent hashing of the client's and the service's address and
-        /// port: equal tables give equal answers, on every balancer.
-        Maglev = "maglev",
-    }
-}
-
-words! {
-    /// What becomes of the connections to a server that lost its role.
-    pub enum OnChange {
-        /// Both ends are reset at once, idle connections too.
-        Reset = "reset",
-        /// No new connections; the old ones may end within 30 s, then they are
-        /// reset.
-        Drain = "drain",
-        /// No new connections; the old ones are reset after 30 s.
-        Keep = "keep",
-    }
-}
-
-words! {
-    /// What becomes of the connections to a server that is DOWN.
-    pub enum OnDown {
-        /// Both ends are reset at once, idle connections too.
-        Reset = "reset",
-        /// No new connections; the old ones may end within 30 s, then they are
-        /// reset.
-        Drain = "drain",
-        /// No new connections; the old ones are reset after 30 s.
-        Keep = "keep",
+    pub fn unmatched(&self) -> Option<Access> {
+        let mut rules = self.rules.values();
+        let default = match rules.any(|&access| access == Access::Allow) {
+            true => Access::Deny,
+            false => Access::Allow,
+        };
+        (!self.rules.is_empty()).then_some(default)
     }
 }

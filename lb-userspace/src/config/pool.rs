@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::file::CONNECTIONS_MAX;
 use super::problem::Problems;
 use super::raw::{Fields, kind};
 use super::word::words;
@@ -17,6 +18,8 @@ use super::{Check, CheckKind, Pool, PoolName, RoleCheck, Server, ServerName, Sta
 const INTERVALS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
 /// Consecutive answers: more would take longer than anybody waits.
 const COUNTS: RangeInclusive<u32> = 1..=1000;
+/// HAProxy's: what operators know.
+const WEIGHTS: RangeInclusive<u32> = 1..=256;
 
 /// A pool as far as it could be read, and where the rules that join pools and
 /// services report to. Where something was reported, a default stands in.
@@ -222,6 +225,10 @@ fn read_server(
         value::socket_address,
     );
     let own_check_port = fields.read("check_port", value::port);
+    let weight = fields.read("weight", |value| value::number(value, WEIGHTS));
+    let max_connections = fields.read("max_connections", |value| {
+        value::number(value, CONNECTIONS_MAX)
+    });
     fields.finish();
     let (name, address) = (name?, address?);
     let (name_at, address_at) = (name.span(), address.span());
@@ -239,6 +246,8 @@ fn read_server(
         name,
         address,
         check_address: SocketAddr::new(address.ip(), check_port.unwrap_or(address.port())),
+        weight: weight.map_or(Server::WEIGHT, Spanned::into_inner),
+        max_connections: max_connections.map(Spanned::into_inner),
     };
     Some((server, address_at))
 }

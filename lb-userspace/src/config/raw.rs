@@ -107,6 +107,37 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// The values of `key`, an array or just one, each read by `parse`, whose
+    /// errors are reported. Empty: there are none, or all are reported.
+    pub(super) fn read_all<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&'a DeValue<'a>) -> Result<T, String>,
+    ) -> Vec<Spanned<T>> {
+        let Some(value) = self.value(key) else {
+            return Vec::new();
+        };
+        let values = match value.get_ref() {
+            DeValue::Array(array) => array.iter().collect(),
+            _ => vec![value],
+        };
+        if values.is_empty() {
+            let reason = format!("{key}: the list is empty; leave the key out, or name one");
+            self.problems.report(&value.span(), reason);
+        }
+        let mut read = Vec::new();
+        for value in values {
+            match parse(value.get_ref()) {
+                Ok(parsed) => read.push(Spanned::new(value.span(), parsed)),
+                Err(reason) => {
+                    let reason = format!("{key}: {reason}");
+                    self.problems.report(&value.span(), reason);
+                }
+            }
+        }
+        read
+    }
+
     /// As `read`; the key has to be there, and `mend` is what to add.
     pub(super) fn require<T>(
         &mut self,

@@ -13,13 +13,17 @@ use toml::Spanned;
 use super::pool::{ReadPool, RoleKey};
 use super::problem::{Problems, position, spelling};
 use super::service::ReadService;
-use super::{PoolName, Route, ServiceName};
+use super::value::family;
+use super::{Mode, PoolName, Route, Server, ServiceName, room};
+
+/// The prefix rules of all services together.
+const RULES_MAX: usize = 1024;
 
 /// What the rules look at, and where it stands. `None`: unreadable, which is
 /// reported already, and so nothing that follows from it need be.
 pub(super) struct Draft<'a> {
     pub(super) text: &'a str,
-    pub(super) snat_address: Option<Spanned<IpAddr>>,
+    pub(super) snat_addresses: Vec<Spanned<IpAddr>>,
     pub(super) snat_ports: RangeInclusive<u16>,
     pub(super) pools: Option<BTreeMap<PoolName, ReadPool>>,
     pub(super) services: Option<BTreeMap<ServiceName, ReadService>>,
@@ -37,9 +41,14 @@ impl Draft<'_> {
                 check_pool(service, pools, problems);
             }
         }
+        for service in self.services() {
+            check_rules(service, problems);
+        }
         let listeners = self.check_listeners(problems);
         self.check_servers(&listeners, problems);
-        self.check_snat(&listeners, problems);
+        for address in &self.snat_addresses {
+            self.check_snat(address, &listeners, problems);
+        }
         self.check_capacity(problems);
     }
 
@@ -52,6 +61,20 @@ impl Draft<'_> {
         let mut services: Vec<_> = self.services.iter().flat_map(BTreeMap::values).collect();
         services.sort_by_key(|service| service.at.start);
         services.into_iter()
+    }
+
+    /// The servers on other hosts than the balancer's.
+    fn remote_servers(&self) -> impl Iterator<Item = &Server> {
+        let local = |pool: &&ReadPool| {
+            let names = |service: &&ReadService| {
+                let name = service.pool.as_ref().map(Spanned::get_ref);
+                name == Some(&pool.pool.name)
+            };
+            let mut services = self.services().filter(names).peekable();
+            services.peek().is_some() && services.all(|service| service.mode == Mode::Local)
+        };
+        let pools = self.pools().filter(move |pool| !local(pool));
+        pools.flat_map(|read| &read.pool.servers)
     }
 
     /// The listeners, each with the first service that has it.
@@ -101,12 +124,14 @@ impl Draft<'_> {
         }
     }
 
-    fn check_snat(&self, listeners: &BTreeMap<SocketAddr, &ServiceName>, problems: &Problems) {
-        let Some(address) = &self.snat_address else {
-            return;
-        };
+    fn check_snat(
+        &self,
+        address: &Spanned<IpAddr>,
+        listeners: &BTreeMap<SocketAddr, &ServiceName>,
+        problems: &Problems,
+    ) {
         let (at, address) = (&address.span(), *address.get_ref());
-        let mut servers = self.pools().flat_map(|read| &read.pool.servers);
+        let mut servers = self.remote_servers();
         if let Some(server) = servers.find(|server| server.address.ip() == address) {
             let reason = format!(
                 "address: {address} is the address of server \"{}\"; \
@@ -135,14 +160,17 @@ impl Draft<'_> {
     fn check_capacity(&self, problems: &Problems) {
         let mut targets: u64 = 0;
         let mut slots: u64 = 0;
+        let mut rules = 0;
         for (index, service) in self.services().enumerate() {
             let pool = service.pool.as_ref().map(Spanned::get_ref);
             let pools = self.pools.as_ref();
             let servers = pool.and_then(|name| pools?.get(name));
-            targets += servers.map_or(0, |read| read.pool.servers.len() as u64);
-            let route = service.route.as_ref().map(Spanned::get_ref);
-            // Two halves: one in use, one to fill.
-            slots += 2 * u64::from(route.map_or(1, |route| route.slots(service.algorithm)));
+            let servers: &[Server] = servers.map_or(&[], |read| &read.pool.servers);
+            targets += servers.len() as u64;
+            if let Some(route) = &service.route {
+                slots += room::reserved(*route.get_ref(), service.algorithm, servers);
+            }
+            rules += service.rules.len();
             // Target 0 means none.
             let exceeded = [
                 ("services", index as u64 + 1, ServiceId::CAPACITY),
@@ -160,6 +188,14 @@ impl Draft<'_> {
                 problems.report(&service.at, reason);
                 return;
             }
+            if rules > RULES_MAX {
+                let reason = format!(
+                    "too many rules: {rules} up to this service, the kernel's table holds \
+                     {RULES_MAX}; allow and deny fewer prefixes"
+                );
+                problems.report(&service.at, reason);
+                return;
+            }
         }
     }
 }
@@ -169,6 +205,7 @@ fn check_pool(service: &ReadService, pools: &BTreeMap<PoolName, ReadPool>, probl
     let name = wanted.get_ref();
     if let Some(pool) = pools.get(name) {
         check_route(service.route.as_ref(), pool, problems);
+        check_servers_of(service, pool, problems);
         return;
     }
     let known: Vec<&str> = pools.keys().map(PoolName::as_str).collect();
@@ -194,6 +231,58 @@ fn check_route(route: Option<&Spanned<Route>>, pool: &ReadPool, problems: &Probl
                  add role = {{ leader = \"/primary\", replica = \"/replica\" }} to [pool.{name}]"
             );
             problems.report(&route.span(), reason);
+        }
+    }
+}
+
+/// Reports the first server that the service cannot hand connections to.
+fn check_servers_of(service: &ReadService, pool: &ReadPool, problems: &Problems) {
+    let Some(listen) = &service.listen else {
+        return;
+    };
+    let (at, listen) = (&listen.span(), *listen.get_ref());
+    let pool_name = &pool.pool.name;
+    let mut servers = pool.pool.servers.iter();
+    let foreign = |server: &&Server| server.address.is_ipv4() != listen.is_ipv4();
+    if let Some(server) = servers.clone().find(foreign) {
+        let (here, there) = (family(listen.ip()), family(server.address.ip()));
+        let reason = format!(
+            "listen: {} is {here}, and server \"{}\" of pool \"{pool_name}\" is {there}; \
+             nothing translates between them: use a pool of {here} servers",
+            listen.ip(),
+            server.name
+        );
+        problems.report(at, reason);
+        return;
+    }
+    if service.mode.translates_ports() {
+        return;
+    }
+    if let Some(server) = servers.find(|server| server.address.port() != listen.port()) {
+        let (mode, ours, theirs) = (service.mode, listen.port(), server.address.port());
+        let reason = format!(
+            "listen: mode \"{mode}\" leaves ports as they are, and server \"{}\" of pool \
+             \"{pool_name}\" has port {theirs}, not {ours}; write the same port for both",
+            server.name
+        );
+        problems.report(at, reason);
+    }
+}
+
+fn check_rules(service: &ReadService, problems: &Problems) {
+    let Some(listen) = &service.listen else {
+        return;
+    };
+    let vip = listen.get_ref().ip();
+    for (prefix, access) in &service.rules {
+        let network = prefix.get_ref().network();
+        if network.is_ipv4() != vip.is_ipv4() {
+            let (there, here) = (family(network), family(vip));
+            let reason = format!(
+                "{access}: {} is {there}, and the service listens on {here}; remove it",
+                prefix.get_ref()
+            );
+            problems.report(&prefix.span(), reason);
         }
     }
 }

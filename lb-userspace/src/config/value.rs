@@ -1,10 +1,11 @@
 //! From one TOML value to one meaning. Pure; the error is the reason and the
 //! mend, the caller knows the place.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::StatusRange;
@@ -12,8 +13,6 @@ use super::name::{NAME_LENGTH_MAX, well_formed};
 use super::problem::spelling;
 use super::raw::kind;
 use super::word::Word;
-
-const IPV6: &str = "IPv6 is not supported yet; write an IPv4 address";
 
 /// A string.
 pub(super) fn text<'a>(value: &'a DeValue<'_>) -> Result<&'a str, String> {
@@ -103,66 +102,117 @@ pub(super) fn duration(
 /// An address that packets can be steered to or from.
 pub(super) fn address(value: &DeValue<'_>) -> Result<IpAddr, String> {
     let text = text(value)?;
-    if text.parse::<Ipv6Addr>().is_ok() {
-        return Err(IPV6.to_owned());
-    }
     if text.parse::<SocketAddr>().is_ok() {
         return Err(format!("\"{text}\" has a port; write the address alone"));
     }
-    let address: Ipv4Addr = text
-        .parse()
-        .map_err(|_| format!("\"{text}\" is no IPv4 address; write it like \"10.0.0.1\""))?;
+    let address: IpAddr = text.parse().map_err(|_| {
+        format!("\"{text}\" is no IP address; write it like \"10.0.0.1\" or \"fd00::1\"")
+    })?;
     unicast(address)?;
-    Ok(IpAddr::V4(address))
+    Ok(address)
 }
 
 /// An address and a port that connections can be steered to.
 pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
     let text = text(value)?;
-    if text.parse::<SocketAddrV6>().is_ok() || text.parse::<Ipv6Addr>().is_ok() {
-        return Err(IPV6.to_owned());
-    }
-    let Ok(socket) = text.parse::<SocketAddrV4>() else {
+    let Ok(socket) = text.parse::<SocketAddr>() else {
         return Err(no_socket_address(text));
     };
-    unicast(*socket.ip())?;
+    unicast(socket.ip())?;
+    if text.contains('%') {
+        return Err(format!(
+            "\"{text}\" has a zone; write the address without it"
+        ));
+    }
     if socket.port() == 0 {
         return Err(format!("\"{text}\" has port 0; ports are 1 to 65535"));
     }
-    Ok(SocketAddr::V4(socket))
+    Ok(socket)
 }
 
 fn no_socket_address(text: &str) -> String {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    if bare.parse::<Ipv6Addr>().is_ok() {
+        return format!("\"{text}\" has no port; write \"[{bare}]:PORT\"");
+    }
     if text.parse::<Ipv4Addr>().is_ok() {
         return format!("\"{text}\" has no port; write \"{text}:PORT\"");
     }
+    let is_address = |host: &str| {
+        let inner = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        host.parse::<Ipv4Addr>().is_ok()
+            || inner.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
+    };
     match text.rsplit_once(':') {
-        Some((host, port)) if host.parse::<Ipv4Addr>().is_ok() => {
+        Some((host, port)) if is_address(host) => {
             format!("\"{port}\" is no port; ports are 1 to 65535")
         }
-        Some((host, _)) if host.bytes().any(|byte| byte.is_ascii_alphabetic()) => {
-            format!("\"{host}\" is no IPv4 address; names are not looked up: write the address")
+        Some((host, _)) if !host.contains(':') && host.contains(|c: char| c.is_alphabetic()) => {
+            format!("\"{host}\" is no IP address; names are not looked up: write the address")
         }
-        Some(_) | None => {
-            format!("\"{text}\" is no IPv4 address and port; write it like \"10.0.0.1:8080\"")
-        }
+        Some(_) | None => format!(
+            "\"{text}\" is no address and port; write it like \"10.0.0.1:8080\" or \"[fd00::1]:8080\""
+        ),
     }
 }
 
 /// Refuses the addresses that no single host on a network can have.
-fn unicast(address: Ipv4Addr) -> Result<(), String> {
-    let reason = if address.octets()[0] == 0 {
+fn unicast(address: IpAddr) -> Result<(), String> {
+    let any = match address {
+        IpAddr::V4(address) => address.octets()[0] == 0,
+        IpAddr::V6(address) => address.is_unspecified(),
+    };
+    let reason = if any {
         "is no host's address: it means \"any\""
     } else if address.is_loopback() {
         "is a loopback address: its packets never reach a NIC"
     } else if address.is_multicast() {
         "is a multicast address: TCP has no use for it"
-    } else if address.is_broadcast() {
-        "is the broadcast address: TCP has no use for it"
     } else {
-        return Ok(());
+        match address {
+            IpAddr::V4(address) if address.is_broadcast() => {
+                "is the broadcast address: TCP has no use for it"
+            }
+            IpAddr::V6(address) if address.is_unicast_link_local() => {
+                "is a link-local address: it means another host on every link"
+            }
+            IpAddr::V6(address) => match address.to_ipv4_mapped() {
+                Some(mapped) => return Err(format!("{address} is IPv4; write {mapped}")),
+                None => return Ok(()),
+            },
+            IpAddr::V4(_) => return Ok(()),
+        }
     };
     Err(format!("{address} {reason}; write the address of one host"))
+}
+
+/// A prefix, spelt without a bit beyond its length.
+pub(super) fn prefix(value: &DeValue<'_>) -> Result<IpNet, String> {
+    let text = text(value)?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let whole = IpNet::from(address);
+        return Err(format!("\"{text}\" has no length; write \"{whole}\""));
+    }
+    let prefix: IpNet = text.parse().map_err(|_| {
+        format!("\"{text}\" is no prefix; write it like \"10.0.0.0/8\" or \"fd00::/8\"")
+    })?;
+    let proper = prefix.trunc();
+    if proper != prefix {
+        return Err(format!(
+            "\"{text}\" has bits beyond its length; write \"{proper}\""
+        ));
+    }
+    Ok(prefix)
+}
+
+/// `IPv4` or `IPv6`.
+pub(super) const fn family(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    }
 }
 
 /// A range of source ports: `"1024-32767"`. Below 1024 a server may take a

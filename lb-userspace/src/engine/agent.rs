@@ -13,14 +13,18 @@ use std::time::Instant;
 use lb_common::target::TargetId;
 
 use crate::api::ServiceState;
-use crate::config::{Config, OnChange, OnDown, PoolName, Route, ServerName, Service, ServiceName};
+use crate::config::{
+    Config, OnChange, OnDown, PoolName, Route, ServerName, Service, ServiceName, room,
+};
 use crate::engine::action::{Action, Notice};
 use crate::engine::departures::{Departures, Fate};
-use crate::engine::desired::{self, Demand, NoRoom};
+use crate::engine::desired::{self, Demand, NoRoom, Reachable};
 use crate::engine::event::{Event, NextHop, Role};
 use crate::engine::health::Phase;
-use crate::engine::plan::{Installed, Op, TargetEntry, plan};
+use crate::engine::installed::{Installed, Settings, TargetEntry};
+use crate::engine::plan::{Op, plan};
 use crate::engine::pool::{GRACE, Pool};
+use crate::engine::route;
 
 /// Decides what the balancer does.
 #[derive(Clone, Debug)]
@@ -57,11 +61,7 @@ impl Agent {
             .values()
             .map(|service| (service.listen, service.name.clone()));
         let targets = installed.targets.values();
-        let routes = targets.map(
-            |&TargetEntry {
-                 server, snat, hop, ..
-             }| (server.ip(), NextHop { hop, snat }),
-        );
+        let routes = targets.map(|target| (target.server.ip(), target.way));
         let mut agent = Self {
             pools: pools.collect(),
             listeners: listeners.collect(),
@@ -140,10 +140,10 @@ impl Agent {
             let Some(pool) = self.pools.get_mut(&service.pool) else {
                 continue;
             };
-            // A table of the wrong size was made for another route: what it
+            // A table of the wrong kind was made for another route: what it
             // says about roles does not hold for this one.
-            let slots = self.installed.slots_of(service.listen).len();
-            let fits = slots as u64 == u64::from(service.route.slots(service.algorithm));
+            let led = self.installed.writer_of(service.listen).is_some();
+            let fits = led == (service.route == Route::Leader);
             let role = match service.route {
                 _ if !fits => Role::Unknown,
                 Route::Leader => Role::Leader,
@@ -241,17 +241,36 @@ impl Agent {
     }
 
     fn demand(&self, service: &Service) -> Option<Demand> {
-        let mut standings = self.pools.get(&service.pool)?.standings();
+        let pool = self.pools.get(&service.pool)?;
+        let mut standings = pool.standings();
         standings.retain(|one| self.routes.contains_key(&one.server.ip()));
-        let reachable = standings.iter().filter_map(|one| {
-            let route = self.routes.get(&one.server.ip())?;
-            Some((one.server, *route))
+        let usable = route::choose(service.route, &standings);
+        let servers = &self.config.pools.get(&service.pool)?.servers;
+        let reachable = servers.iter().filter_map(|server| {
+            Some(Reachable {
+                server: server.address,
+                way: *self.routes.get(&server.address.ip())?,
+                weight: server.weight,
+                max_connections: server.max_connections,
+                usable: usable.contains(&server.address),
+            })
         });
         Some(Demand {
             listen: service.listen,
             route: service.route,
+            settings: Settings {
+                algorithm: service.algorithm,
+                affinity: service.affinity,
+                max_connections: service.max_connections,
+                on_no_target: service.on_no_target,
+                on_full: service.on_full,
+                source: service.source,
+                rules: service.unmatched(),
+            },
+            mode: service.mode,
+            rules: service.rules.clone(),
+            half: room::half(service.route, service.algorithm, servers),
             reachable: reachable.collect(),
-            usable: desired::choose(service.route, &standings),
         })
     }
 
@@ -287,7 +306,7 @@ impl Agent {
             OnDown::Drain => Fate::Drain,
             OnDown::Keep => Fate::Keep,
         };
-        if desired::choose(service.route, &standings).contains(&target.server) {
+        if route::choose(service.route, &standings).contains(&target.server) {
             // Only the way to it is lost, and may come back.
             return Fate::Keep;
         }

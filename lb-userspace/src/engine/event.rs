@@ -52,9 +52,12 @@ pub enum Event {
 /// How packets reach a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
-    /// The Ethernet addresses to send to and from.
+    /// The Ethernet addresses to send to and from, and the NIC to send by.
     pub hop: Hop,
-    /// The address that the server sees as its client's.
+    /// The largest IP packet that fits the way, in bytes.
+    pub mtu: u16,
+    /// The address that the server sees as its client's, where the
+    /// configuration names none of its family.
     pub snat: IpAddr,
 }
 

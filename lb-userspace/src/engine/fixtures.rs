@@ -1,5 +1,6 @@
 //! Configurations and reports for the engine's tests.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use lb_common::target::Hop;
 
 use super::{CheckReport, Event, NextHop, Outcome, Role, RoleClaim};
 use crate::config::{
-    Algorithm, Check, CheckKind, Config, Hook, Limits, OnChange, OnDown, Pool, RoleCheck, Route,
-    Server, Service, Snat,
+    Algorithm, Check, CheckKind, Config, Hook, Limits, Mode, OnChange, OnDown, Pool, Refusal,
+    RoleCheck, Route, Server, Service, Snat, SourceLimits, Timeouts,
 };
 
 /// How often the servers of [`pool`] are checked.
@@ -30,6 +31,8 @@ pub fn pool() -> Pool {
         name: format!("n{number}").into(),
         address: server(number),
         check_address: SocketAddr::new(server(number).ip(), 10_001),
+        weight: Server::WEIGHT,
+        max_connections: None,
     };
     Pool {
         name: "kv".into(),
@@ -60,6 +63,13 @@ pub fn service(name: &str, port: u16, route: Route) -> Service {
         pool: "kv".into(),
         route,
         algorithm: Algorithm::Maglev,
+        affinity: None,
+        mode: Mode::Nat,
+        max_connections: None,
+        on_no_target: Refusal::Reset,
+        on_full: Refusal::Reset,
+        source: SourceLimits::default(),
+        rules: BTreeMap::new(),
         on_change: if route == Route::Leader {
             OnChange::Reset
         } else {
@@ -74,9 +84,10 @@ pub fn service(name: &str, port: u16, route: Route) -> Service {
 pub fn config(services: &[Service]) -> Config {
     let pool = pool();
     Config {
-        interface: Some("eth0".into()),
+        interfaces: vec!["eth0".into()],
         hook: Hook::XdpNative,
         limits: Limits::default(),
+        timeouts: Timeouts::default(),
         snat: Snat::default(),
         pools: [(pool.name.clone(), pool)].into(),
         services: services
@@ -94,19 +105,25 @@ pub fn write_and_read() -> Config {
     ])
 }
 
+/// A way to nowhere in particular.
+pub fn way() -> NextHop {
+    NextHop {
+        hop: Hop::default(),
+        mtu: 1500,
+        snat: IpAddr::from([10, 0, 0, 100]),
+    }
+}
+
 /// The way to server `number` is known.
 pub fn resolved(number: u8) -> Event {
     let hop = Hop {
         destination: [2, 0, 0, 0, 0, number].into(),
         source: [2, 0, 0, 0, 0, 100].into(),
-    };
-    let route = NextHop {
-        hop,
-        snat: IpAddr::from([10, 0, 0, 100]),
+        ifindex: 2,
     };
     Event::Resolved {
         server: server(number).ip(),
-        route: Some(route),
+        route: Some(NextHop { hop, ..way() }),
     }
 }
 

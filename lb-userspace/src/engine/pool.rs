@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crate::api::ServerState;
 use crate::config::{self, PoolName, Server, ServerName};
 use crate::engine::action::{Action, Notice, Pace};
-use crate::engine::desired::Standing;
 use crate::engine::event::{CheckReport, Outcome, Role, RoleClaim};
 use crate::engine::health::{Evidence, Phase, Thresholds};
 use crate::engine::roles::{Candidate, Claim, Fence, Ruling};
+use crate::engine::route::Standing;
 
 /// How much longer than `interval` and `timeout` together a report may take
 /// before the server counts as failed: the shell's own delays.

@@ -6,7 +6,8 @@
 //! flows. After every single operation of every plan:
 //!
 //! - all write slots together name one server at most;
-//! - no slot names a target that is not installed;
+//! - no slot names a target that is not installed, or does not accept;
+//! - behind every table stand the targets that it names;
 //! - no id changes its server while a flow holds it.
 //!
 //! And after every event:
@@ -26,7 +27,7 @@ use proptest::test_runner::TestCaseResult;
 
 use super::fixtures::*;
 use super::{Action, Agent, Event, Installed, Op, TICK};
-use crate::config::{Config, Route};
+use crate::config::{Access, Algorithm, Config, Route};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -101,9 +102,14 @@ impl Kernel {
         }
         self.tables.apply(op);
         for &listen in self.tables.services.keys() {
-            for id in self.tables.selectable(listen) {
-                prop_assert!(self.tables.targets.contains_key(&id), "after {:?}", op);
+            let selectable = self.tables.selectable(listen);
+            for id in &selectable {
+                let target = self.tables.targets.get(id);
+                prop_assert!(target.is_some_and(|one| one.accepts), "after {:?}", op);
             }
+            let slots = self.tables.slots_of(listen).iter().copied();
+            let named: BTreeSet<_> = slots.filter(|&id| id != TargetId::NONE).collect();
+            prop_assert_eq!(named, selectable, "after {:?}", op);
         }
         let writers = self.writers(config);
         prop_assert!(writers.len() <= 1, "{:?} after {:?}", writers, op);
@@ -209,6 +215,8 @@ impl Record {
 
 struct World {
     config: Config,
+    /// What the next agent finds in the file.
+    edited: Option<Config>,
     agent: Agent,
     kernel: Kernel,
     record: Record,
@@ -222,6 +230,7 @@ impl World {
         let (agent, actions) = Agent::new(config.clone(), Installed::default(), now);
         let mut world = Self {
             config,
+            edited: None,
             agent,
             kernel: Kernel::default(),
             record: Record::default(),
@@ -255,7 +264,15 @@ impl World {
                 adopted: self.kernel.writers(&self.config),
                 ..Record::default()
             };
-            let installed = self.kernel.tables.clone();
+            if let Some(edited) = &mut self.edited {
+                std::mem::swap(&mut self.config, edited);
+            }
+            // A half that was filled and never flipped to is nobody's.
+            let tables = &mut self.kernel.tables;
+            let in_use: BTreeSet<u32> =
+                tables.services.values().map(|one| one.first_slot).collect();
+            tables.slots.retain(|first, _| in_use.contains(first));
+            let installed = tables.clone();
             (self.agent, actions) = Agent::new(self.config.clone(), installed, self.now);
         }
         prop_assert_eq!(self.agent.installed(), &self.kernel.tables);
@@ -370,6 +387,38 @@ proptest! {
         let mut world = World::new(config(&services));
         for step in &steps {
             world.step(step)?;
+        }
+    }
+
+    /// Every agent finds other settings of the read service than the one
+    /// before it.
+    #[test]
+    fn a_read_service_whose_settings_change_in_any_history(steps in histories(60)) {
+        let write = service("a", 8080, Route::Leader);
+        let before = service("b", 8081, Route::ReplicasFirst);
+        let mut after = before.clone();
+        after.algorithm = Algorithm::LeastConnections;
+        after.max_connections = Some(10);
+        after.rules = [("10.0.0.0/8".parse().unwrap(), Access::Allow)].into();
+        let mut edited = config(&[write.clone(), after]);
+        let pool = edited.pools.values_mut().next().unwrap();
+        for (server, weight) in pool.servers.iter_mut().zip([5, 3, 2]) {
+            server.weight = weight;
+        }
+        let mut world = World::new(config(&[write, before]));
+        world.edited = Some(edited);
+        for step in &steps {
+            world.step(step)?;
+        }
+        let tables = &world.kernel.tables;
+        for (listen, entry) in &tables.services {
+            let mut services = world.config.services.values();
+            let service = services.find(|service| service.listen == *listen).unwrap();
+            prop_assert_eq!(entry.settings.algorithm, service.algorithm);
+            prop_assert_eq!(entry.settings.max_connections, service.max_connections);
+            prop_assert_eq!(entry.settings.rules, service.unmatched());
+            let rules = tables.rules.keys().filter(|(id, _)| *id == entry.id);
+            prop_assert_eq!(rules.count(), service.rules.len());
         }
     }
 

@@ -1,141 +1,214 @@
-//! Where the services' tables lie in SLOTS.
+//! Where the services' ranges lie in SLOTS.
 //!
-//! Maglev tables own a pair of halves each, one in use and one to fill. A
-//! half is never lent to another service: a program that read the service
-//! just before a flip may still look into the half that was left. In front of
-//! the pairs lie single slots, for services that go to the leader; where those
-//! do not suffice, unused pairs are taken for more, from the end.
+//! A service that goes to the leader has one slot. Every other has a pair of
+//! halves, one in use and one to fill: each as long as a power of two, which
+//! the configuration alone decides (`config::room`), and aligned to it, so
+//! that the place of the half in use tells where the idle one is, to the next
+//! agent too. A half is never lent to another service: a program that read
+//! the service just before a flip may still look into the half that was left.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use lb_common::service::SLOTS_CAPACITY;
 
-use crate::config::MAGLEV_SLOTS;
-use crate::engine::plan::Installed;
+use crate::engine::installed::Installed;
 
-const HALF: u32 = MAGLEV_SLOTS;
-const PAIR: u32 = 2 * HALF;
-const SINGLES: u32 = SLOTS_CAPACITY % PAIR;
-
-/// The ranges that are in use: first slot and length.
+/// What is taken of SLOTS.
 pub struct Space {
-    taken: BTreeMap<u32, usize>,
+    /// Ranges that do not overlap, by first slot, each with its end.
+    taken: BTreeMap<u32, u32>,
+    /// The idle half beside each half in use.
+    idle: BTreeMap<u32, u32>,
 }
 
 impl Space {
-    /// What all of these tables use.
+    /// What the services in `installed` take. `half_of` tells how long the
+    /// halves of a service are; `None` where it has only one range, as one
+    /// that goes to the leader or is about to be removed.
     #[must_use]
-    pub fn of<'a>(tables: impl IntoIterator<Item = &'a Installed>) -> Self {
-        let ranges = tables.into_iter().flat_map(|tables| &tables.slots);
-        let taken = ranges.map(|(&first, slots)| (first, slots.len())).collect();
-        Self { taken }
-    }
-
-    /// A single slot.
-    #[must_use]
-    pub fn single(&self) -> Option<u32> {
-        let table_at = |first| self.taken.get(&first).is_some_and(|&length| length > 1);
-        let in_use = |slot: u32| {
-            let pair = pair(slot);
-            self.taken.contains_key(&slot)
-                || pair.is_some_and(|pair| table_at(pair) || table_at(pair + HALF))
+    pub fn of(installed: &Installed, half_of: impl Fn(SocketAddr) -> Option<u32>) -> Self {
+        let ranges = installed.slots.iter();
+        let mut space = Self {
+            taken: ranges
+                .map(|(&first, slots)| (first, first.saturating_add(length(slots))))
+                .collect(),
+            idle: BTreeMap::new(),
         };
-        let mut slots = (0..SINGLES).chain((SINGLES..SLOTS_CAPACITY).rev());
-        slots.find(|&slot| !in_use(slot))
+        for (&listen, service) in &installed.services {
+            let length = length(installed.range_of(listen));
+            let Some(half) = half_of(listen).filter(|&half| length <= half) else {
+                continue;
+            };
+            // One that lies elsewhere was placed for other servers.
+            let first = service.first_slot;
+            let idle = first ^ half;
+            if first % half == 0
+                && space.is_free(first + length, first + half)
+                && space.is_free(idle, idle + half)
+            {
+                space.taken.insert(first, first + half);
+                space.taken.insert(idle, idle + half);
+                space.idle.insert(first, idle);
+            }
+        }
+        space
     }
 
-    /// The first half of a pair.
+    /// Takes a single slot.
     #[must_use]
-    pub fn table(&self) -> Option<u32> {
-        let mut pairs = (SINGLES..SLOTS_CAPACITY).step_by(PAIR as usize);
-        pairs.find(|&pair| self.taken.range(pair..pair + PAIR).next().is_none())
+    pub fn take_single(&mut self) -> Option<u32> {
+        self.take(1)
     }
 
-    /// The idle half beside the one at `half`; `None` where `half` is none.
+    /// Takes a pair of halves of this length, a power of two, and gives the
+    /// first.
+    #[must_use]
+    pub fn take_pair(&mut self, half: u32) -> Option<u32> {
+        self.take(half.checked_mul(2)?)
+    }
+
+    /// The idle half beside the one at `half`; `None` where that has none.
     #[must_use]
     pub fn idle(&self, half: u32) -> Option<u32> {
-        let pair = pair(half)?;
-        let idle = match half - pair {
-            0 => pair + HALF,
-            HALF => pair,
-            _ => return None,
-        };
-        self.taken
-            .range(idle..idle + HALF)
-            .next()
-            .is_none()
-            .then_some(idle)
+        self.idle.get(&half).copied()
+    }
+
+    /// The first place that is free, as long as `length`, and aligned to it.
+    fn take(&mut self, length: u32) -> Option<u32> {
+        let mut first: u32 = 0;
+        loop {
+            let end = first.checked_add(length)?;
+            if end > SLOTS_CAPACITY {
+                return None;
+            }
+            let Some(blocked_until) = self.overlap(first, end) else {
+                self.taken.insert(first, end);
+                return Some(first);
+            };
+            first = blocked_until.checked_next_multiple_of(length)?;
+        }
+    }
+
+    fn is_free(&self, first: u32, end: u32) -> bool {
+        end <= SLOTS_CAPACITY && self.overlap(first, end).is_none()
+    }
+
+    /// The end of the last taken range that reaches into these slots.
+    fn overlap(&self, first: u32, end: u32) -> Option<u32> {
+        if first >= end {
+            return None;
+        }
+        let (_, &last) = self.taken.range(..end).next_back()?;
+        (last > first).then_some(last)
     }
 }
 
-/// The first slot of the pair that `slot` lies in.
-fn pair(slot: u32) -> Option<u32> {
-    slot.checked_sub(SINGLES)
-        .map(|offset| SINGLES + offset / PAIR * PAIR)
+fn length<T>(slots: &[T]) -> u32 {
+    u32::try_from(slots.len()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use lb_common::service::ServiceId;
     use lb_common::target::TargetId;
+    use proptest::prelude::*;
 
     use super::*;
+    use crate::engine::installed::{ServiceEntry, Settings};
 
-    fn take(tables: &mut Installed, first: u32, slots: usize) {
-        let before = tables.slots.insert(first, vec![TargetId::NONE; slots]);
-        assert_eq!(before, None, "slot {first} was given twice");
+    const MAGLEV: u32 = 16_384;
+
+    fn empty() -> Space {
+        Space::of(&Installed::default(), |_| None)
+    }
+
+    /// Services on ports 0, 1, …, at these places.
+    fn tables(ranges: &[(u32, u32)]) -> Installed {
+        let mut tables = Installed::default();
+        for (port, &(first_slot, slots)) in (0..).zip(ranges) {
+            let entry = ServiceEntry {
+                id: ServiceId(port),
+                first_slot,
+                slots,
+                members: 0,
+                settings: Settings::default(),
+            };
+            tables.services.insert(listen(port), entry);
+            let range = vec![TargetId::NONE; slots as usize];
+            tables.slots.insert(first_slot, range);
+        }
+        tables
+    }
+
+    fn listen(port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], port))
     }
 
     #[test]
     fn thirty_two_maglev_tables_fit_beside_each_other_and_no_more() {
-        let mut tables = Installed::default();
-        for _ in 0..32 {
-            let first = Space::of([&tables]).table().unwrap();
-            take(&mut tables, first, HALF as usize);
-            assert!(Space::of([&tables]).idle(first).is_some());
+        let mut space = empty();
+        for pair in 0..32 {
+            assert_eq!(space.take_pair(MAGLEV), Some(pair * 2 * MAGLEV));
         }
-        assert_eq!(Space::of([&tables]).table(), None);
-        for _ in 0..SINGLES {
-            let slot = Space::of([&tables]).single().unwrap();
-            take(&mut tables, slot, 1);
-        }
-        assert_eq!(Space::of([&tables]).single(), None);
+        assert_eq!(space.take_pair(MAGLEV), None);
+        assert_eq!(space.take_single(), None);
     }
 
     #[test]
     fn a_thousand_single_slots_leave_room_for_31_tables() {
-        let mut tables = Installed::default();
-        for _ in 0..1024 {
-            let slot = Space::of([&tables]).single().unwrap();
-            take(&mut tables, slot, 1);
+        let mut space = empty();
+        for slot in 0..1024 {
+            assert_eq!(space.take_single(), Some(slot));
         }
         for _ in 0..31 {
-            let first = Space::of([&tables]).table().unwrap();
-            take(&mut tables, first, HALF as usize);
+            assert!(space.take_pair(MAGLEV).is_some());
         }
-        assert_eq!(Space::of([&tables]).table(), None);
+        assert_eq!(space.take_pair(MAGLEV), None);
     }
 
     #[test]
     fn a_table_goes_back_and_forth_between_its_two_halves() {
-        let mut tables = Installed::default();
-        let first = Space::of([&tables]).table().unwrap();
-        take(&mut tables, first, HALF as usize);
-        let other = Space::of([&tables]).idle(first).unwrap();
-        assert_ne!(other, first);
-        tables.slots.clear();
-        take(&mut tables, other, HALF as usize);
-        assert_eq!(Space::of([&tables]).idle(other), Some(first));
-        assert_ne!(
-            Space::of([&tables]).table(),
-            Some(first),
-            "the idle half is its own"
-        );
+        let here = Space::of(&tables(&[(0, 6)]), |_| Some(8));
+        assert_eq!(here.idle(0), Some(8));
+        let mut there = Space::of(&tables(&[(8, 5)]), |_| Some(8));
+        assert_eq!(there.idle(8), Some(0));
+        assert_eq!(there.take_single(), Some(16), "the idle half is its own");
     }
 
     #[test]
-    fn a_range_from_elsewhere_has_no_idle_half() {
-        let space = Space::of([]);
+    fn a_range_that_does_not_fit_has_no_idle_half() {
+        let unaligned = Space::of(&tables(&[(4, 6)]), |_| Some(8));
+        assert_eq!(unaligned.idle(4), None);
+        let too_long = Space::of(&tables(&[(8, 9)]), |_| Some(8));
+        assert_eq!(too_long.idle(8), None);
+    }
+
+    #[test]
+    fn a_half_that_another_service_lies_in_is_not_idle() {
+        let mut space = Space::of(&tables(&[(0, 6), (12, 1)]), |at| {
+            (at.port() == 0).then_some(8)
+        });
         assert_eq!(space.idle(0), None);
-        assert_eq!(space.idle(SINGLES + 1), None);
+        assert_eq!(space.take_pair(2), Some(8));
+        assert_eq!(space.take_pair(8), Some(16));
+    }
+
+    proptest! {
+        /// What `lb check` relies on when it only adds up.
+        #[test]
+        fn rooms_fit_in_any_order_if_their_sum_does(exponents in prop::collection::vec(0..17_u32, 1..400)) {
+            let mut space = empty();
+            let mut sum: u64 = 0;
+            for exponent in exponents {
+                let room = 1_u32 << exponent;
+                sum += u64::from(room);
+                let fits = sum <= u64::from(SLOTS_CAPACITY);
+                prop_assert_eq!(space.take(room).is_some(), fits, "{} of {}", room, sum);
+                if !fits {
+                    break;
+                }
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ impl Agent {
     pub fn status(&self, now: Instant) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            interface: self.config.interface.clone().unwrap_or_default(),
+            interface: self.config.interfaces.join(", "),
             hook: self.config.hook,
             pid: std::process::id(),
             uptime_ms: milliseconds(now.saturating_duration_since(self.started)),
@@ -57,6 +57,7 @@ impl Agent {
             listen: service.listen,
             route: service.route,
             algorithm: service.algorithm,
+            mode: service.mode,
             pool: service.pool.clone(),
             state: agent::state(&serving),
             targets,
@@ -85,6 +86,7 @@ fn server(member: &Member, now: Instant) -> ServerStatus {
         name: member.server.name.clone(),
         address: member.server.address,
         check_address: member.server.check_address,
+        weight: member.server.weight,
         state: if member.phase.is_up() {
             ServerState::Up
         } else {

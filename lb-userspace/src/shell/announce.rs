@@ -1,5 +1,5 @@
 //! The VIPs on the network: added to the NIC where the host does not have
-//! them, announced by gratuitous ARP, removed at the end.
+//! them, announced to the neighbours, removed at the end.
 //!
 //! An address that was there before is left alone. What we add carries our
 //! protocol number (`ip -d address` shows it), so that an agent that takes
@@ -7,11 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt as _;
 use lb_common::addr::Mac;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressProtocol};
+use lb_common::wire::checksum;
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo,
+};
 use rtnetlink::{Handle, new_connection};
 use tracing::{info, warn};
 
@@ -23,7 +26,12 @@ use crate::shell::wire::FrameSocket;
 const PROTOCOL: AddressProtocol = AddressProtocol::Other(0x6c);
 
 /// The prefix length of a VIP: the host alone.
-const HOST_PREFIX: u8 = 32;
+const fn host_prefix(vip: IpAddr) -> u8 {
+    match vip {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
 
 /// The VIPs of one agent.
 #[derive(Debug)]
@@ -103,11 +111,25 @@ impl Announcement {
                 continue;
             }
             let addresses = this.handle.address();
-            let mut request = addresses.add(this.interface.index, vip, HOST_PREFIX);
+            let mut request = addresses.add(this.interface.index, vip, host_prefix(vip));
             request
                 .message_mut()
                 .attributes
                 .push(AddressAttribute::Protocol(PROTOCOL));
+            if vip.is_ipv6() {
+                // Usable at once: an address that duplicate detection holds
+                // back for a second answers nobody.
+                let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+                // Nobody's first choice to send from, or the host would: of
+                // two addresses it takes the one whose longer prefix matches.
+                // A server that holds the VIP would answer a probe from there
+                // to itself.
+                let mut lifetimes = CacheInfo::default();
+                lifetimes.ifa_preferred = 0;
+                lifetimes.ifa_valid = u32::MAX;
+                let attributes = &mut request.message_mut().attributes;
+                attributes.extend([flags, AddressAttribute::CacheInfo(lifetimes)]);
+            }
             request.execute().await.map_err(io::Error::other)?;
             info!(%vip, interface = this.interface.name, "added the VIP");
         }
@@ -116,15 +138,18 @@ impl Announcement {
     }
 
     /// Tells the network where the VIPs are: gratuitous ARP, as an
-    /// announcement (RFC 5227, 2.3).
+    /// announcement (RFC 5227, 2.3), and unsolicited neighbour advertisements
+    /// (RFC 4861, 7.2.6).
     async fn tell(&self, socket: &FrameSocket) {
         let Ok(Some(mac)) = mac_of(&self.handle, self.interface.index).await else {
             return;
         };
         for &vip in &self.vips {
-            if let IpAddr::V4(vip) = vip
-                && let Err(error) = socket.send(&gratuitous_arp(mac, vip))
-            {
+            let frame = match vip {
+                IpAddr::V4(vip) => gratuitous_arp(mac, vip),
+                IpAddr::V6(vip) => advertisement(mac, vip),
+            };
+            if let Err(error) = socket.send(self.interface.index, &frame) {
                 warn!(%vip, %error, "cannot announce the VIP");
             }
         }
@@ -177,6 +202,43 @@ fn gratuitous_arp(mac: Mac, vip: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
+/// A neighbour advertisement that nobody asked for, to all nodes.
+fn advertisement(mac: Mac, vip: Ipv6Addr) -> Vec<u8> {
+    const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
+    const ICMP: u8 = 58;
+    /// Type, code, checksum; then the flag that overrides what is known.
+    const HEAD: [u8; 8] = [136, 0, 0, 0, 0x20, 0, 0, 0];
+    /// Target link-layer address, one unit of eight bytes.
+    const OPTION: [u8; 2] = [2, 1];
+    let mac = <[u8; 6]>::from(mac);
+    let mut message = [&HEAD[..], &vip.octets(), &OPTION, &mac].concat();
+    let length = message.len() as u16;
+    let pseudo = [
+        &vip.octets()[..],
+        &ALL_NODES.octets(),
+        &[0, 0],
+        &length.to_be_bytes(),
+        &[0, 0, 0, ICMP],
+    ];
+    let sum = checksum::sum(&pseudo.concat()).add(checksum::sum(&message));
+    message[2..4].copy_from_slice(&sum.checksum().to_ne_bytes());
+    // Version 6; a hop limit of 255 proves that no router was in between.
+    let mut ip = vec![0x60, 0, 0, 0];
+    ip.extend(length.to_be_bytes());
+    ip.extend([ICMP, 255]);
+    [
+        &ALL_NODES_MAC[..],
+        &mac,
+        &[0x86, 0xdd],
+        &ip,
+        &vip.octets(),
+        &ALL_NODES.octets(),
+        &message,
+    ]
+    .concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,5 +254,21 @@ mod tests {
         assert_eq!(hex.trim_end_matches("00").len() / 2, 42);
         assert!(hex.starts_with(expected), "{hex}");
         assert_eq!(frame.len(), 60);
+    }
+
+    #[test]
+    fn an_advertisement_says_who_has_the_vip() {
+        let mac = Mac::from([2, 0, 0, 0, 0, 1]);
+        let vip: Ipv6Addr = "fd87::100".parse().unwrap();
+        let frame = advertisement(mac, vip);
+        assert_eq!(frame.len(), 14 + 40 + 32);
+        // As the kernel's own, captured with `ip addr add fd87::100/64` and
+        // ndisc_notify = 1, but for the checksum, which is checked by summing.
+        let pseudo = [&frame[22..54], &[0, 0, 0, 32, 0, 0, 0, 58]].concat();
+        let sum = checksum::sum(&pseudo).add(checksum::sum(&frame[54..]));
+        assert_eq!(sum.fold(), 0xffff);
+        assert_eq!(frame[54..62], [136, 0, frame[56], frame[57], 0x20, 0, 0, 0]);
+        assert_eq!(frame[62..78], vip.octets());
+        assert_eq!(frame[78..86], [2, 1, 2, 0, 0, 0, 0, 1]);
     }
 }

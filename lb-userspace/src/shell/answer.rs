@@ -11,14 +11,14 @@ use lb_common::target::TargetId;
 use lb_common::verdict::{Fate, Reason};
 
 use crate::api::{
-    FlowFilter, FlowStatus, Flows, ServiceStats, Stats, Status, TableStats, TargetStats,
+    FlowFilter, FlowOrder, FlowStatus, Flows, ServiceStats, Stats, Status, TableStats, TargetStats,
     VerdictStats,
 };
 use crate::config::{Config, ServerName, Service};
 use crate::engine::Agent;
 use crate::shell::admin::{Answer, Refusal};
 use crate::shell::counters::Counters;
-use crate::shell::flows::{Connection, Filter, Keeper, State, Sweep};
+use crate::shell::flows::{Connection, Filter, Keeper, Order, State, Sweep};
 use crate::shell::load::Datapath;
 
 /// All that answers are made from.
@@ -40,7 +40,9 @@ impl Answers<'_> {
     #[must_use]
     pub fn status(&self) -> Status {
         let mut status = self.agent.status(Instant::now());
-        status.interface.clone_from(&self.datapath.interface.name);
+        let names = self.datapath.interfaces.iter().map(|i| i.name.as_str());
+        status.interface = names.collect::<Vec<_>>().join(", ");
+        status.hook = self.datapath.hook;
         for target in status
             .services
             .iter_mut()
@@ -131,7 +133,7 @@ impl Answers<'_> {
     }
 
     fn open(&self, id: TargetId) -> u64 {
-        self.sweep.open.get(&id).copied().unwrap_or(0)
+        self.counters.load(id).map_or(0, |load| load.open.into())
     }
 
     /// `GET /v1/flows`: asks the keeper, which may take a while, and answers
@@ -183,18 +185,29 @@ impl Answers<'_> {
                 Some(entry.ok_or_else(unknown)?.id)
             }
         };
-        let server = match server {
+        let targets = match server {
             None => None,
             Some(name) => {
                 let mut servers = self.config.pools.values().flat_map(|pool| &pool.servers);
-                let unknown = || Refusal::Unknown(format!("there is no server {name}"));
-                let found = servers.find(|server| server.name == *name);
-                Some(found.ok_or_else(unknown)?.address)
+                if !servers.any(|server| server.name == *name) {
+                    return Err(Refusal::Unknown(format!("there is no server {name}")));
+                }
+                let ids = self.agent.installed().targets.keys().copied();
+                let of_server = |id: &TargetId| {
+                    let names = self.agent.names(*id);
+                    names.is_some_and(|(_, server)| server == name)
+                };
+                Some(ids.filter(of_server).collect())
             }
         };
         Ok(Filter {
             service,
-            server,
+            targets,
+            source: filter.source,
+            order: match filter.sort {
+                FlowOrder::Client => Order::Client,
+                FlowOrder::Idle => Order::Idle,
+            },
             limit: filter.limit(),
         })
     }
@@ -204,7 +217,9 @@ impl Answers<'_> {
 fn refuses(reason: Reason) -> bool {
     match reason.fate() {
         Fate::Reset => !matches!(reason, Reason::CutOff | Reason::UnknownFlow),
-        Fate::Pass | Fate::Transmit | Fate::Drop => false,
+        Fate::Pass | Fate::Transmit | Fate::Deliver | Fate::Notify | Fate::Drop => {
+            matches!(reason, Reason::SourceRate | Reason::Denied)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Batched access to maps, which aya does not offer: one system call for
-//! thousands of entries (`BPF_MAP_LOOKUP_BATCH`, `BPF_MAP_UPDATE_BATCH`).
+//! thousands of entries (`BPF_MAP_LOOKUP_BATCH`, `BPF_MAP_UPDATE_BATCH`), and
+//! calls of a program that works on many entries (`BPF_PROG_RUN`).
 //!
 //! A walk sees every entry that is there for all of its time, and may or may
 //! not see those that come or go meanwhile.
@@ -12,6 +13,30 @@ use lb_common::layout::Plain;
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
+
+const BPF_PROG_RUN: libc::c_long = 10;
+
+/// `bpf_attr.test` of linux/bpf.h.
+#[repr(C)]
+#[derive(Default)]
+struct RunAttr {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    ctx_size_in: u32,
+    ctx_size_out: u32,
+    ctx_in: u64,
+    ctx_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    reserved: u32,
+}
 
 /// `bpf_attr.batch` of linux/bpf.h.
 #[repr(C)]
@@ -123,16 +148,34 @@ pub fn store<V: Plain>(map: &impl AsFd, first: u32, values: &[V]) -> io::Result<
     bpf(BPF_MAP_UPDATE_BATCH, &mut attr)
 }
 
-fn bpf(command: libc::c_long, attr: &mut BatchAttr) -> io::Result<()> {
+/// Calls an XDP program on `input`, which takes the place of a packet: longer
+/// than an Ethernet header, shorter than a page. Gives what it returns.
+///
+/// # Errors
+/// What the kernel says.
+pub fn call(program: &impl AsFd, input: &[u8]) -> io::Result<u32> {
+    let mut attr = RunAttr {
+        prog_fd: program.as_fd().as_raw_fd() as u32,
+        data_size_in: u32::try_from(input.len()).map_err(io::Error::other)?,
+        data_in: input.as_ptr() as u64,
+        repeat: 1,
+        ..RunAttr::default()
+    };
+    bpf(BPF_PROG_RUN, &mut attr)?;
+    Ok(attr.retval)
+}
+
+/// The system call; `T` is the part of `bpf_attr` that the command takes.
+fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<()> {
     // SAFETY: the attribute is of the layout and size that we say; the
     // pointers in it are either 0 or point to memory that the callers own,
-    // which holds `count` entries of the map's key and value size.
+    // of the size that they say.
     let status = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command,
             std::ptr::from_mut(attr),
-            size_of::<BatchAttr>(),
+            size_of::<T>(),
         )
     };
     if status < 0 {

@@ -1,10 +1,10 @@
 //! The kernel's counters, summed over the CPUs.
 
-use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues};
 use lb_common::counters::{TargetCounters, Traffic, service_verdict, target_traffic};
 use lb_common::flow::Direction;
 use lb_common::service::ServiceId;
-use lb_common::target::TargetId;
+use lb_common::target::{Load, TargetId};
 use lb_common::verdict::Reason;
 
 use crate::shell::load::{Datapath, OpenError};
@@ -15,6 +15,7 @@ pub struct Counters {
     services: PerCpuArray<MapData, u64>,
     traffic: PerCpuArray<MapData, Traffic>,
     targets: PerCpuArray<MapData, TargetCounters>,
+    load: Array<MapData, Load>,
 }
 
 impl Counters {
@@ -28,6 +29,7 @@ impl Counters {
             services: datapath.reopen("SERVICE_VERDICTS")?,
             traffic: datapath.reopen("TARGET_TRAFFIC")?,
             targets: datapath.reopen("TARGET_COUNTERS")?,
+            load: datapath.reopen("LOAD")?,
         })
     }
 
@@ -56,6 +58,14 @@ impl Counters {
         Ok(sum(&self
             .traffic
             .get(&target_traffic(target, direction), 0)?))
+    }
+
+    /// What `target` carries now.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn load(&self, target: TargetId) -> Result<Load, MapError> {
+        self.load.get(&target.0, 0)
     }
 
     /// What else happened to the connections of `target`.

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 
 use aya::maps::{MapData, RingBuf};
-use lb_common::addr::Ipv4;
 use lb_common::event::{Event as KernelEvent, Urgency};
 use lb_common::layout::read_from;
 use lb_common::verdict::Reason;
@@ -15,7 +14,7 @@ use tracing::{debug, warn};
 
 use crate::engine::Event;
 use crate::shell::load::{Datapath, OpenError};
-use crate::shell::tables::socket;
+use crate::shell::tables::unmapped;
 
 /// Follows the events of `datapath`: tells the engine what concerns it, and
 /// the log the rest.
@@ -65,7 +64,7 @@ async fn follow(ring: RingBuf<MapData>, events: &mpsc::Sender<Event>) -> io::Res
     loop {
         let mut ready = ring.readable_mut().await?;
         while let Some(item) = ready.get_inner_mut().next() {
-            let Some(event) = read_from::<KernelEvent<Ipv4>>(&item) else {
+            let Some(event) = read_from::<KernelEvent>(&item) else {
                 continue;
             };
             drop(item);
@@ -83,12 +82,12 @@ async fn follow(ring: RingBuf<MapData>, events: &mpsc::Sender<Event>) -> io::Res
     }
 }
 
-fn note(event: &KernelEvent<Ipv4>) {
+fn note(event: &KernelEvent) {
     let Some(reason) = Reason::from_number(event.reason) else {
         return;
     };
-    let from: SocketAddr = socket(event.source, event.source_port);
-    let to: SocketAddr = socket(event.destination, event.destination_port);
+    let from: SocketAddr = unmapped(event.key.source, event.key.source_port);
+    let to: SocketAddr = unmapped(event.key.destination, event.key.destination_port);
     let (service, target) = (event.service.0, event.target.0);
     match reason.urgency() {
         Some(Urgency::Ordinary) | None => {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
 use lb_common::addr::Mac;
 use lb_common::target::Hop;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMetric, RouteType};
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
 };
@@ -40,13 +40,17 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Notifications that come within so long are one change.
 const BURST: Duration = Duration::from_millis(5);
 
+/// What a way carries where the kernel says nothing: Ethernet's.
+const MTU: u32 = 1500;
+
 /// Follows the ways to servers.
 #[derive(Debug)]
 pub struct Neighbours {
     handle: Handle,
-    interface: Interface,
+    interfaces: Vec<Interface>,
     vips: BTreeSet<IpAddr>,
-    snat: Option<IpAddr>,
+    /// What servers see, as configured.
+    snats: Vec<IpAddr>,
     known: BTreeMap<IpAddr, Option<NextHop>>,
     complained: BTreeMap<IpAddr, String>,
 }
@@ -61,6 +65,8 @@ impl Changes {
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Link,
         ];
         let (connection, _, notifications) = new_multicast_connection(&groups)?;
@@ -98,30 +104,31 @@ enum Way {
 }
 
 impl Neighbours {
-    /// Follows the ways from `interface` to `servers` and tells `events` of
-    /// every change, until the receiver is gone. `snat` is the address that
-    /// the servers see; none: the one that the host itself would use.
+    /// Follows the ways from `interfaces` to `servers` and tells `events` of
+    /// every change, until the receiver is gone. `snats` are the addresses that
+    /// the servers see; none of a family: the one that the host itself would
+    /// use.
     ///
     /// # Errors
     /// Netlink is not to be had.
     pub fn spawn(
-        interface: Interface,
+        interfaces: Vec<Interface>,
         servers: BTreeSet<IpAddr>,
         vips: BTreeSet<IpAddr>,
-        snat: Option<IpAddr>,
+        snats: Vec<IpAddr>,
         events: mpsc::Sender<Event>,
     ) -> io::Result<()> {
         let mut changes = Changes::follow()?;
         let mut this = Self {
             handle: connect()?,
-            interface,
+            interfaces,
             vips,
-            snat,
+            snats,
             known: BTreeMap::new(),
             complained: BTreeMap::new(),
         };
         tokio::spawn(async move {
-            this.check_snat().await;
+            this.check_snats().await;
             while !events.is_closed() {
                 let wait = this.refresh(&servers, &events).await;
                 // Timed out, or something has changed: both mean to look.
@@ -190,19 +197,20 @@ impl Neighbours {
         }
     }
 
-    /// Says so where the configured source address is none of the host's: a
+    /// Says so where a configured source address is none of the host's: a
     /// router may bring its packets here all the same, but no neighbour will.
-    async fn check_snat(&self) {
-        let Some(snat) = self.snat else { return };
+    async fn check_snats(&self) {
         let Ok(held) = super::announce::addresses(&self.handle, None).await else {
             return;
         };
-        if !held.iter().any(|held| held.address == snat) {
-            warn!(
-                address = %snat,
-                "snat.address is no address of this host: replies come back only if a route brings \
-                 them here; add it to an interface, or set another"
-            );
+        for snat in &self.snats {
+            if !held.iter().any(|held| held.address == *snat) {
+                warn!(
+                    address = %snat,
+                    "this source address is none of this host's: replies come back only if a \
+                     route brings them here; add it to an interface, or set another"
+                );
+            }
         }
     }
 
@@ -214,10 +222,7 @@ impl Neighbours {
     }
 
     async fn look(&self, server: IpAddr) -> Result<Way, rtnetlink::Error> {
-        let IpAddr::V4(address) = server else {
-            return Ok(Way::Unusable("it is no IPv4 address".to_owned()));
-        };
-        let route = match self.route(address).await {
+        let route = match self.route(server).await {
             Ok(route) => route,
             Err(rtnetlink::Error::NetlinkError(error)) => {
                 return Ok(Way::Unusable(format!(
@@ -226,50 +231,87 @@ impl Neighbours {
             }
             Err(error) => return Err(error),
         };
-        if route.output != Some(self.interface.index) {
-            let name = &self.interface.name;
-            return Ok(Way::Unusable(format!(
-                "the host does not reach it through {name}, and only servers behind the NIC \
-                 that clients come by can be steered to"
-            )));
+        if route.local {
+            return self.local(server).await;
         }
-        let Some(snat) = self.snat_for(&route).await? else {
-            let name = &self.interface.name;
+        let by_this = |interface: &&Interface| route.output == Some(interface.index);
+        let Some(interface) = self.interfaces.iter().find(by_this) else {
+            let names: Vec<&str> = self.interfaces.iter().map(|i| i.name.as_str()).collect();
             return Ok(Way::Unusable(format!(
-                "{name} has no address but the VIPs: give it one, or set snat.address"
+                "the host does not reach it through {}; name the NIC that leads to it in \
+                 interface = [\"…\", \"…\"]",
+                names.join(" or ")
             )));
         };
-        let next = route.gateway.unwrap_or(address);
-        let Some(destination) = self.neighbour(next).await? else {
+        let Some(snat) = self.snat_for(server, &route, interface).await? else {
+            let name = &interface.name;
+            return Ok(Way::Unusable(format!(
+                "{name} has no address of its family but the VIPs: give it one, or set \
+                 snat.address"
+            )));
+        };
+        let next = route.gateway.unwrap_or(server);
+        let Some(destination) = self.neighbour(next, interface.index).await? else {
             return Ok(Way::Resolving);
         };
-        let Some(source) = mac_of(&self.handle, self.interface.index).await? else {
+        let link = link(&self.handle, interface.index).await?;
+        let Some(source) = link.mac else {
             return Ok(Way::Unusable(
                 "the interface has no Ethernet address".to_owned(),
             ));
         };
-        let hop = Hop {
-            destination,
-            source,
-        };
-        Ok(Way::Known(NextHop { hop, snat }))
+        let mtu = route.mtu.unwrap_or(link.mtu);
+        Ok(Way::Known(NextHop {
+            hop: Hop {
+                destination,
+                source,
+                ifindex: interface.index,
+            },
+            mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+            snat,
+        }))
     }
 
-    async fn route(&self, server: Ipv4Addr) -> Result<Route, rtnetlink::Error> {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(server, 32)
-            .build();
+    /// The way to a server on this very host: there is none to go.
+    async fn local(&self, server: IpAddr) -> Result<Way, rtnetlink::Error> {
+        let Some(interface) = self.interfaces.first() else {
+            return Ok(Way::Resolving);
+        };
+        let link = link(&self.handle, interface.index).await?;
+        Ok(Way::Known(NextHop {
+            hop: Hop {
+                destination: link.mac.unwrap_or_default(),
+                source: link.mac.unwrap_or_default(),
+                ifindex: interface.index,
+            },
+            mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
+            snat: server,
+        }))
+    }
+
+    async fn route(&self, server: IpAddr) -> Result<Route, rtnetlink::Error> {
+        let message = match server {
+            IpAddr::V4(server) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(server, 32)
+                .build(),
+            IpAddr::V6(server) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(server, 128)
+                .build(),
+        };
         let mut answers = std::pin::pin!(self.handle.route().get(message).execute());
         let mut route = Route::default();
         if let Some(answer) = answers.try_next().await? {
+            route.local = answer.header.kind == RouteType::Local;
             for attribute in answer.attributes {
                 match attribute {
                     RouteAttribute::Oif(index) => route.output = Some(index),
-                    RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => {
-                        route.gateway = Some(gateway);
-                    }
-                    RouteAttribute::PrefSource(RouteAddress::Inet(source)) => {
-                        route.source = Some(source);
+                    RouteAttribute::Gateway(gateway) => route.gateway = ip(&gateway),
+                    RouteAttribute::PrefSource(source) => route.source = ip(&source),
+                    RouteAttribute::Metrics(metrics) => {
+                        route.mtu = metrics.iter().find_map(|metric| match metric {
+                            RouteMetric::Mtu(mtu) if *mtu != 0 => Some(*mtu),
+                            _ => None,
+                        });
                     }
                     _ => {}
                 }
@@ -280,39 +322,45 @@ impl Neighbours {
 
     /// The source address towards a server: as configured, else the host's
     /// own choice, else the first of the NIC's that is no VIP.
-    async fn snat_for(&self, route: &Route) -> Result<Option<IpAddr>, rtnetlink::Error> {
-        if self.snat.is_some() {
-            return Ok(self.snat);
+    async fn snat_for(
+        &self,
+        server: IpAddr,
+        route: &Route,
+        interface: &Interface,
+    ) -> Result<Option<IpAddr>, rtnetlink::Error> {
+        let fits = |address: &IpAddr| address.is_ipv4() == server.is_ipv4();
+        if let Some(configured) = self.snats.iter().copied().find(|address| fits(address)) {
+            return Ok(Some(configured));
         }
-        let chosen = route
-            .source
-            .map(IpAddr::V4)
-            .filter(|source| !self.vips.contains(source));
+        let chosen = route.source.filter(|source| !self.vips.contains(source));
         if chosen.is_some() {
             return Ok(chosen);
         }
-        let addresses =
-            super::announce::addresses(&self.handle, Some(self.interface.index)).await?;
+        let addresses = super::announce::addresses(&self.handle, Some(interface.index)).await?;
         Ok(addresses
             .into_iter()
             .map(|a| a.address)
-            .find(|address| address.is_ipv4() && !self.vips.contains(address)))
+            .find(|address| fits(address) && routable(*address) && !self.vips.contains(address)))
     }
 
     /// The Ethernet address of a neighbour. Where the kernel does not know it
     /// for sure, it is asked to find out.
-    async fn neighbour(&self, address: Ipv4Addr) -> Result<Option<Mac>, rtnetlink::Error> {
+    async fn neighbour(
+        &self,
+        address: IpAddr,
+        index: u32,
+    ) -> Result<Option<Mac>, rtnetlink::Error> {
         let mut found = None;
         let mut certain = false;
-        let request = self
-            .handle
-            .neighbours()
-            .get()
-            .set_address_family(AddressFamily::Inet);
+        let (family, wanted) = match address {
+            IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+        };
+        let wanted = NeighbourAttribute::Destination(wanted);
+        let request = self.handle.neighbours().get().set_address_family(family);
         let mut entries = std::pin::pin!(request.execute());
         while let Some(entry) = entries.try_next().await? {
-            let wanted = NeighbourAttribute::Destination(NeighbourAddress::Inet(address));
-            if entry.header.ifindex != self.interface.index || !entry.attributes.contains(&wanted) {
+            if entry.header.ifindex != index || !entry.attributes.contains(&wanted) {
                 continue;
             }
             let usable = match entry.header.state {
@@ -328,8 +376,7 @@ impl Neighbours {
             }
         }
         if !certain {
-            let index = self.interface.index;
-            let request = self.handle.neighbours().add(index, address.into());
+            let request = self.handle.neighbours().add(index, address);
             let request = request
                 .state(NeighbourState::None)
                 .flags(NeighbourFlags::Use);
@@ -339,31 +386,93 @@ impl Neighbours {
     }
 }
 
+/// What matters of a NIC.
+#[derive(Debug)]
+struct LinkFacts {
+    mac: Option<Mac>,
+    mtu: u32,
+}
+
+async fn link(handle: &Handle, index: u32) -> Result<LinkFacts, rtnetlink::Error> {
+    let mut facts = LinkFacts {
+        mac: None,
+        mtu: MTU,
+    };
+    let request = handle.link().get().match_index(index);
+    let mut links = std::pin::pin!(request.execute());
+    if let Some(link) = links.try_next().await? {
+        for attribute in &link.attributes {
+            match attribute {
+                LinkAttribute::Address(bytes) => facts.mac = ethernet(bytes),
+                LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
+                _ => {}
+            }
+        }
+    }
+    Ok(facts)
+}
+
 /// The Ethernet address of the NIC with number `index`; none where it has none.
 ///
 /// # Errors
 /// What the kernel says.
 pub async fn mac_of(handle: &Handle, index: u32) -> Result<Option<Mac>, rtnetlink::Error> {
-    let request = handle.link().get().match_index(index);
-    let mut links = std::pin::pin!(request.execute());
-    let Some(link) = links.try_next().await? else {
-        return Ok(None);
+    Ok(link(handle, index).await?.mac)
+}
+
+/// What kind of virtual link each of `interfaces` is: `veth`, `bridge`. Those
+/// with a device behind them are left out, and so is what netlink does not
+/// tell of.
+pub async fn virtual_links(interfaces: &[String]) -> BTreeMap<String, String> {
+    let mut kinds = BTreeMap::new();
+    let Ok(handle) = connect() else {
+        return kinds;
     };
-    Ok(link
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::Address(bytes) => ethernet(bytes),
-            _ => None,
-        }))
+    for name in interfaces {
+        let request = handle.link().get().match_name(name.clone());
+        let mut links = std::pin::pin!(request.execute());
+        let Ok(Some(link)) = links.try_next().await else {
+            continue;
+        };
+        for attribute in link.attributes {
+            let LinkAttribute::LinkInfo(infos) = attribute else {
+                continue;
+            };
+            for info in infos {
+                if let LinkInfo::Kind(kind) = info {
+                    kinds.insert(name.clone(), kind.to_string());
+                }
+            }
+        }
+    }
+    kinds
 }
 
 /// What matters of a route.
 #[derive(Default)]
 struct Route {
+    /// It leads to this host itself.
+    local: bool,
     output: Option<u32>,
-    gateway: Option<Ipv4Addr>,
-    source: Option<Ipv4Addr>,
+    gateway: Option<IpAddr>,
+    source: Option<IpAddr>,
+    mtu: Option<u32>,
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+/// Whether others than neighbours can answer to an address.
+const fn routable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
+    }
 }
 
 fn mac(attribute: &NeighbourAttribute) -> Option<Mac> {

@@ -7,14 +7,13 @@
 //! that was added by then stays for the next agent. What a killed agent leaves
 //! (pins, the VIPs) serves on, and the next agent adopts it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -27,11 +26,11 @@ use crate::shell::announce::Announcement;
 use crate::shell::answer::Answers;
 use crate::shell::counters::Counters;
 use crate::shell::events;
-use crate::shell::flows::{FlowTable, Keeper, Sweep};
-use crate::shell::load::{Datapath, Interface, OpenError};
-use crate::shell::neighbours::Neighbours;
+use crate::shell::flows::{FlowTable, Keeper, Rests, Sweep};
+use crate::shell::load::{Datapath, OpenError};
+use crate::shell::neighbours::{Neighbours, virtual_links};
 use crate::shell::probe::Probes;
-use crate::shell::tables::{TableError, Tables};
+use crate::shell::tables::{Sources, TableError, Tables};
 use crate::shell::wire::FrameSocket;
 
 /// What the command line says beside the configuration.
@@ -85,9 +84,9 @@ const EVENTS_MAX: usize = 1024;
 pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(io("follow SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("follow SIGINT"))?;
-    let interface = Interface::named(config.interface.as_deref().unwrap_or_default())?;
     let socket = Socket::bind(&options.run_dir.join(admin::SOCKET_NAME))?;
-    let datapath = Datapath::open(interface, config.hook, config.limits, &options.bpffs)?;
+    let virtual_links = virtual_links(&config.interfaces).await;
+    let datapath = Datapath::open(&config, &virtual_links, &options.bpffs)?;
     let (queries, asked) = admin::queries();
     tokio::spawn(admin::serve(socket, queries));
     let (events, happened) = mpsc::channel(EVENTS_MAX);
@@ -134,23 +133,23 @@ impl Balancer {
         mut datapath: Datapath,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, RunError> {
-        let interface = datapath.interface.clone();
-        let mut tables = Tables::open(&mut datapath, config.snat.ports.clone())?;
+        let interface = datapath.interface().clone();
+        let sources = Sources {
+            addresses: config.snat.addresses.clone(),
+            ports: config.snat.ports.clone(),
+        };
+        let mut tables = Tables::open(&mut datapath, &sources)?;
         let installed = tables.read_back()?;
         info!(
             interface = interface.name,
-            hook = %config.hook,
+            hook = %datapath.hook,
             adopted = datapath.adopted,
-            "the data path is attached"
+            "the data path is up"
         );
-        // What of a target is not in its entry, the range of source ports, may
-        // be configured otherwise by now.
         let adopted: Vec<TargetId> = installed.targets.keys().copied().collect();
-        for (&id, &target) in &installed.targets {
-            tables.apply(&Op::SetTarget { id, target })?;
-        }
+        tables.refresh(&installed)?;
         let (agent, first) = Agent::new(config.clone(), installed, Instant::now());
-        let frames = FrameSocket::open(interface.index).map_err(io("open a packet socket"))?;
+        let frames = FrameSocket::open().map_err(io("open a packet socket"))?;
         let vips: BTreeSet<IpAddr> = config.services.values().map(|s| s.listen.ip()).collect();
         let servers = config.pools.values().flat_map(|pool| &pool.servers);
         let servers = servers.map(|server| server.address.ip()).collect();
@@ -158,10 +157,10 @@ impl Balancer {
             .await
             .map_err(io("add the VIPs to the interface"))?;
         Neighbours::spawn(
-            interface,
+            datapath.interfaces.clone(),
             servers,
             vips,
-            config.snat.address,
+            config.snat.addresses.clone(),
             events.clone(),
         )
         .map_err(io("follow routes and neighbours by netlink"))?;
@@ -171,11 +170,11 @@ impl Balancer {
             warn!(%error, "the kernel program has no log");
         }
         let sweep = Arc::new(Mutex::new(Sweep::default()));
-        let timeouts = idle_timeouts(&config, &agent);
+        let rests = rests(&config, &agent);
         let keeper = {
             let swept = report_sweeps(Arc::clone(&sweep), events.clone());
-            let table = FlowTable::open(&datapath)?;
-            Keeper::start(table, frames, timeouts, &adopted, swept)
+            let table = FlowTable::open(&mut datapath)?;
+            Keeper::start(table, frames, rests, &adopted, swept)
                 .map_err(io("start the keeper of the flow table"))?
         };
         let mut balancer = Self {
@@ -208,9 +207,8 @@ impl Balancer {
                     continue;
                 }
                 _ = tick.tick() => {
-                    let interface = &self.datapath.interface;
-                    if !interface.exists() {
-                        return Err(RunError::InterfaceGone(interface.name.clone()));
+                    if let Some(gone) = self.datapath.interfaces.iter().find(|i| !i.exists()) {
+                        return Err(RunError::InterfaceGone(gone.name.clone()));
                     }
                     Event::Tick
                 }
@@ -246,14 +244,9 @@ impl Balancer {
             self.keeper.provoke(cut);
         }
         if plan.iter().any(|op| matches!(op, Op::SetService { .. })) {
-            self.tell_idle_timeouts();
+            self.keeper.set_rests(rests(&self.config, &self.agent));
         }
         Ok(())
-    }
-
-    fn tell_idle_timeouts(&self) {
-        let timeouts = idle_timeouts(&self.config, &self.agent);
-        self.keeper.set_idle_timeouts(timeouts);
     }
 
     fn answer(&self, query: Query) {
@@ -290,14 +283,17 @@ impl Balancer {
     }
 }
 
-/// How long the connections of each service may be idle.
-fn idle_timeouts(config: &Config, agent: &Agent) -> BTreeMap<ServiceId, Duration> {
+/// How long connections are remembered.
+fn rests(config: &Config, agent: &Agent) -> Rests {
     let installed = &agent.installed().services;
-    let timeouts = config.services.values().filter_map(|service| {
+    let idle = config.services.values().filter_map(|service| {
         let entry = installed.get(&service.listen)?;
         Some((entry.id, service.idle_timeout))
     });
-    timeouts.collect()
+    Rests {
+        timeouts: config.timeouts,
+        idle: idle.collect(),
+    }
 }
 
 /// Keeps the latest sweep for the API, and tells the engine of each.

@@ -7,16 +7,16 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 /// How long a frame waits for room in the queue, in microseconds.
 const SEND_TIMEOUT_US: libc::suseconds_t = 100_000;
 
-/// A socket that sends frames through one NIC and receives none.
+/// A socket that sends frames and receives none.
 #[derive(Debug)]
 pub struct FrameSocket(OwnedFd);
 
 impl FrameSocket {
-    /// A socket on the NIC with number `index`.
+    /// A socket.
     ///
     /// # Errors
     /// What the kernel says: EPERM without CAP_NET_RAW.
-    pub fn open(index: u32) -> io::Result<Self> {
+    pub fn open() -> io::Result<Self> {
         // Protocol 0 receives nothing.
         // SAFETY: no pointer is involved.
         let socket =
@@ -25,23 +25,7 @@ impl FrameSocket {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new and ours alone.
-        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
-        // SAFETY: all zero is a valid `sockaddr_ll`.
-        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_ifindex = i32::try_from(index).map_err(io::Error::other)?;
-        // SAFETY: the address is a `sockaddr_ll` of the length that we say.
-        let status = unsafe {
-            libc::bind(
-                socket.as_raw_fd(),
-                std::ptr::from_ref(&address).cast(),
-                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-            )
-        };
-        if status < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let this = Self(socket);
+        let this = Self(unsafe { OwnedFd::from_raw_fd(socket) });
         this.limit_waiting()?;
         Ok(this)
     }
@@ -68,13 +52,28 @@ impl FrameSocket {
         Ok(())
     }
 
-    /// Sends one frame, from its Ethernet header on.
+    /// Sends one frame, from its Ethernet header on, by the NIC with number
+    /// `index`.
     ///
     /// # Errors
     /// What the kernel says; the frame was not sent.
-    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
-        // SAFETY: the pointer and the length are those of a live slice.
-        let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+    pub fn send(&self, index: u32, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: all zero is a valid `sockaddr_ll`.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_ifindex = i32::try_from(index).map_err(io::Error::other)?;
+        // SAFETY: the frame's pointer and length are those of a live slice; the
+        // address is a `sockaddr_ll` of the length that we say.
+        let sent = unsafe {
+            libc::sendto(
+                self.0.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                std::ptr::from_ref(&address).cast(),
+                size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+            )
+        };
         if sent < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -12,7 +12,7 @@ use lb_userspace::api::{
     ServiceState, ServiceStats, ServiceStatus, Stats, Status, TableStats, TargetStats,
     TargetStatus, VerdictStats,
 };
-use lb_userspace::config::{Algorithm, Hook, Route};
+use lb_userspace::config::{Algorithm, Hook, Mode, Route};
 use lb_userspace::shell::admin::{self, Query, Refusal, Socket};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -165,6 +165,7 @@ fn service(
         listen: SocketAddr::new([10, 0, 0, 100].into(), port),
         route,
         algorithm: Algorithm::Maglev,
+        mode: Mode::Nat,
         pool: "kv".into(),
         state,
         targets,
@@ -176,6 +177,7 @@ fn server(number: u8, state: ServerState, role: Role, check: Option<CheckStatus>
         name: format!("n{number}").into(),
         address: socket_address(&format!("10.0.0.1{number}:8081")),
         check_address: socket_address(&format!("10.0.0.1{number}:10001")),
+        weight: 1,
         state,
         role,
         term: (role == Role::Leader).then_some(7),

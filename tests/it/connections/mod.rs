@@ -8,4 +8,4 @@ mod starts;
 mod steering;
 mod transfers;
 
-pub use self::site::{PATIENCE, Site, spec_for};
+pub use self::site::{Echo, PATIENCE, Site, nic, spec_for};

@@ -2,12 +2,12 @@
 //! room, forgotten for idleness. And that half of a connection may be closed.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddrV4};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Mutex;
 use std::sync::mpsc;
 
 use lb_tests::balancer::{Hook, READ_SERVICE, WRITE_SERVICE};
-use lb_tests::lab::address;
+use lb_tests::lab::address::{self, Family};
 use lb_tests::patience::wait_until;
 use lb_tests::privileged;
 use lb_tests::traffic::Failure;
@@ -20,9 +20,10 @@ use super::{PATIENCE, Site, spec_for};
 fn a_port_of_the_vip_that_is_no_service_is_refused_by_the_host() {
     privileged!();
     let site = Site::start(|_| {});
-    let target = SocketAddrV4::new(address::VIP, 8082);
+    let target = SocketAddr::new(Family::V4.vip(), 8082);
+    let any = SocketAddr::new(Family::V4.unspecified(), 0);
     let before = site.balancer.stats().unwrap();
-    let outcome = site.client().enter(|| Echo::connect(None, target));
+    let outcome = site.client().enter(|| Echo::connect(any, target));
     assert_eq!(outcome.unwrap_err(), Failure::Refused);
     let after = site.balancer.stats().unwrap();
     assert!(after.packets("not_ours") > before.packets("not_ours"));

@@ -2,16 +2,17 @@
 //! `lb` in front of them.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
 use lb_tests::balancer::{Balancer, Configuration, Hook, READ_SERVICE, Status, WRITE_SERVICE};
 use lb_tests::binaries;
 use lb_tests::fake::{Claim, FakeNode, echo};
-use lb_tests::lab::{Lab, NIC, Namespace, Spec, address};
+use lb_tests::lab::address::Family;
+use lb_tests::lab::{Lab, NIC, Namespace, Spec};
 use lb_tests::traffic::Failure;
-use rustix::net::{self, AddressFamily, SocketType, sockopt};
+use rustix::net::{self, SocketType, sockopt};
 
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,15 +22,17 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Site {
     /// Before the lab, so that it ends first.
     pub balancer: Balancer,
-    _nodes: Vec<FakeNode>,
+    /// Node 1 first.
+    pub nodes: Vec<FakeNode>,
     pub lab: Lab,
+    family: Family,
 }
 
 /// A lab for three nodes, as `hook` needs it.
 pub fn spec_for(hook: Hook) -> Spec {
     match hook {
         Hook::Native => Spec::for_test(3),
-        Hook::Generic => Spec::for_test(3).without_peer_program(),
+        Hook::Generic | Hook::Tc => Spec::for_test(3).without_peer_program(),
     }
 }
 
@@ -51,14 +54,34 @@ impl Site {
         change: impl FnOnce(&mut Configuration),
         serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
+        Self::build(spec, Family::V4, hook, change, serve)
+    }
+
+    /// As [`with`](Self::with), by IPv4 or by IPv6.
+    pub fn in_family(
+        family: Family,
+        spec: &Spec,
+        hook: Hook,
+        change: impl FnOnce(&mut Configuration),
+    ) -> Self {
+        Self::build(spec, family, hook, change, echo)
+    }
+
+    fn build(
+        spec: &Spec,
+        family: Family,
+        hook: Hook,
+        change: impl FnOnce(&mut Configuration),
+        serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let lab = Lab::new(spec).unwrap();
-        let (at, claim) = (address::node(1), Claim::leader(1));
+        let (at, claim) = (lab.node_address(family, 1), Claim::leader(1));
         let mut nodes = vec![FakeNode::serving(lab.node(1), 1, at, claim, serve).unwrap()];
         for id in [2, 3] {
-            let (at, claim) = (address::node(id), Claim::replica(1));
+            let (at, claim) = (lab.node_address(family, id), Claim::replica(1));
             nodes.push(FakeNode::start(lab.node(id), id as u64, at, claim).unwrap());
         }
-        let mut configuration = Configuration::for_nodes(&lab);
+        let mut configuration = Configuration::in_family(&lab, family);
         configuration.hook = hook;
         // Nodes whose threads wait for a core are not to be taken for DOWN.
         configuration.check =
@@ -66,8 +89,9 @@ impl Site {
         change(&mut configuration);
         let mut site = Self {
             balancer: Balancer::start(&lab, &configuration).unwrap(),
-            _nodes: nodes,
+            nodes,
             lab,
+            family,
         };
         site.wait_for_all_targets();
         site
@@ -90,13 +114,14 @@ impl Site {
 
     /// A connection from the client's `port` to the write service.
     pub fn connect_from(&self, port: u16) -> Result<Echo, Failure> {
+        let from = SocketAddr::new(self.family.unspecified(), port);
         self.client()
-            .enter(|| Echo::connect(Some(port), address::WRITE))
+            .enter(|| Echo::connect(from, self.family.write()))
     }
 
     /// A connection from any of the client's ports to the write service.
     pub fn connect(&self) -> Result<Echo, Failure> {
-        self.client().enter(|| Echo::connect(None, address::WRITE))
+        self.connect_from(0)
     }
 
     /// What `lb VERB` prints for a person.
@@ -131,15 +156,16 @@ pub fn nic(lab: &Lab, program: &str, arguments: &[&str]) -> String {
 pub struct Echo(TcpStream);
 
 impl Echo {
-    /// Connects from the calling thread's namespace.
-    pub fn connect(port: Option<u16>, target: SocketAddrV4) -> Result<Self, Failure> {
+    /// Connects from the calling thread's namespace, and an address and port
+    /// of it; those that are 0 are the kernel's to choose.
+    pub fn connect(from: SocketAddr, target: SocketAddr) -> Result<Self, Failure> {
         let connect = || -> io::Result<TcpStream> {
-            let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            let family = Family::of(target.ip()).for_socket();
+            let socket = net::socket(family, SocketType::STREAM, None)?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
             // Bounds the connect, as long as the socket blocks.
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE / 4))?;
-            let any = Ipv4Addr::UNSPECIFIED;
-            net::bind(&socket, &SocketAddrV4::new(any, port.unwrap_or(0)))?;
+            net::bind(&socket, &from)?;
             net::connect(&socket, &target)?;
             let stream = TcpStream::from(socket);
             stream.set_read_timeout(Some(PATIENCE / 4))?;

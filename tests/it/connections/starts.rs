@@ -2,12 +2,13 @@
 //! what `lb` says names the fault and the mend, and nothing is left.
 
 use std::fs::{self, Permissions};
+use std::net::SocketAddrV4;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
-use lb_tests::balancer::{Balancer, Configuration, Hook};
+use lb_tests::balancer::{Balancer, Configuration, Entry, Hook};
 use lb_tests::binaries;
 use lb_tests::lab::{Lab, NIC, Namespace, Spec, address};
 use lb_tests::patience::wait_until;
@@ -152,8 +153,8 @@ fn a_file_that_is_no_bpffs_is_named() {
 fn servers_without_a_way_and_a_foreign_source_address_are_warned_of() {
     privileged!();
     let mut site = Site::start(|configuration| {
-        let elsewhere = "172.31.9.9:8081".parse().unwrap();
-        configuration.servers.push(("n4".to_owned(), elsewhere));
+        let elsewhere = SocketAddrV4::new([172, 31, 9, 9].into(), 8081);
+        configuration.servers.push(Entry::new("n4", elsewhere));
     });
     let output = site.balancer.output();
     assert!(output.contains("no way to the server server=172.31.9.9"));
@@ -166,7 +167,8 @@ fn servers_without_a_way_and_a_foreign_source_address_are_warned_of() {
     let mut balancer = Balancer::start(&lab, &configuration).unwrap();
     let warned = wait_until(PATIENCE, || {
         let output = balancer.output();
-        output.contains("snat.address is no address of this host")
+        output.contains("source address is none of this host's")
+            && output.contains("address=10.87.0.99")
     });
     assert!(warned, "{}", balancer.output());
     assert!(balancer.terminate().unwrap().success());

@@ -1,11 +1,15 @@
 //! What the kernel counts and tells of a connection.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
+use lb_common::addr::{Address as _, Ipv4};
 use lb_common::counters::TargetCounters;
 use lb_common::flow::{Direction, Tick};
 use lb_common::nat::PartialChecksum;
 use lb_common::verdict::{Fate, Reason};
 use lb_tests::privileged;
+use lb_tests::rows::family::Family as _;
 use lb_tests::rows::frame::{ACK, ETH, FIN, PSH, RST, SYN, Tcp, segment};
 use lb_tests::rows::kernel::Kernel;
 use lb_tests::rows::world::{CLIENT, FROM_CLIENT, FROM_SERVER, SERVER, SERVICE, TARGET, World};
@@ -18,7 +22,7 @@ fn conversation() -> Vec<(Tcp, Reason)> {
         (segment(FROM_CLIENT, SYN).numbers(1000, 0), Reason::Opened),
         (
             segment(FROM_CLIENT, SYN).numbers(1000, 0),
-            Reason::SynRetransmitted,
+            Reason::SynUnanswered,
         ),
         (
             segment(FROM_SERVER, SYN | ACK).numbers(5000, 1001),
@@ -58,9 +62,12 @@ fn a_connection_is_counted_by_reason_service_and_target() {
     let (mut there, mut back) = ([0, 0], [0, 0]);
     for (packet, reason) in conversation() {
         let packet = packet.build();
-        let outcome = kernel.run(&packet).expect("the program runs");
-        assert_eq!((outcome.fate, outcome.reason), (Fate::Transmit, reason));
-        let from_client = packet[ETH + 12..ETH + 16] == CLIENT.0.octets();
+        let passage = kernel.pass(&packet).expect("the program runs");
+        assert_eq!((passage.fate, passage.reason), (Fate::Transmit, reason));
+        let IpAddr::V4(client) = CLIENT.0 else {
+            panic!("rows are about IPv4");
+        };
+        let from_client = packet[ETH + 12..ETH + 16] == client.octets();
         let way = if from_client { &mut there } else { &mut back };
         way[0] += 1;
         way[1] += (packet.len() - ETH) as u64;
@@ -82,7 +89,7 @@ fn a_connection_is_counted_by_reason_service_and_target() {
             .service_packets(SERVICE, reason)
             .expect("it is readable")
     };
-    assert_eq!(rare(Reason::SynRetransmitted), 1);
+    assert_eq!(rare(Reason::SynUnanswered), 1);
     assert_eq!(rare(Reason::Established), 1);
     assert_eq!(rare(Reason::Closing), 2);
     assert_eq!(rare(Reason::Forward), 0, "target traffic tells of these");
@@ -94,11 +101,11 @@ fn a_refusal_and_a_cut_are_counted_for_their_target() {
     let mut kernel = loaded().expect("the program loads");
     let refusal = segment(FROM_SERVER, RST | ACK).numbers(0, 1001).build();
     kernel.install(&World::new().opened()).expect("it fits");
-    kernel.run(&refusal).expect("the program runs");
+    kernel.pass(&refusal).expect("the program runs");
     let request = segment(FROM_CLIENT, ACK).numbers(1001, 5001).build();
     let stale = World::new().established().cut();
     kernel.install(&stale).expect("it fits");
-    kernel.run(&request).expect("the program runs");
+    kernel.pass(&request).expect("the program runs");
     let expected = TargetCounters {
         refused: 1,
         cut_off: 1,
@@ -116,7 +123,7 @@ fn the_agent_hears_of_a_connection_once_it_is_established_and_when_it_ends() {
     privileged!();
     let mut kernel = loaded().expect("the program loads");
     for (packet, _) in conversation() {
-        kernel.run(&packet.build()).expect("the program runs");
+        kernel.pass(&packet.build()).expect("the program runs");
     }
     let events = kernel.events();
     let told: Vec<_> = events
@@ -127,6 +134,7 @@ fn the_agent_hears_of_a_connection_once_it_is_established_and_when_it_ends() {
     assert_eq!(
         told,
         [
+            (Some(Reason::SynUnanswered), forward),
             (Some(Reason::Established), forward),
             (Some(Reason::Closing), forward),
             (Some(Reason::Closing), reply),
@@ -136,8 +144,9 @@ fn the_agent_hears_of_a_connection_once_it_is_established_and_when_it_ends() {
         assert_eq!((event.service, event.target), (SERVICE, TARGET));
     }
     // What an event names is the packet as it left: translated.
-    let established = events[0];
-    assert_eq!(established.destination, SERVER.0.into());
+    let established = events[1].key;
+    let server = Ipv4::like(SERVER.0).mapped();
+    assert_eq!(established.destination, server);
     assert_eq!(established.destination_port.number(), SERVER.1);
 }
 
@@ -148,16 +157,16 @@ fn every_segment_stamps_its_own_direction_with_the_time() {
     let open = World::new().established();
     let ((forward, _), (reply, _)) = open.pair();
     kernel.install(&open).expect("it fits");
-    let stamps = |kernel: &Kernel| {
+    let stamps = |kernel: &mut Kernel| {
         [forward, reply].map(|key| kernel.last_seen(&key).expect("it is there") != Tick(0))
     };
-    assert_eq!(stamps(&kernel), [false, false]);
+    assert_eq!(stamps(&mut kernel), [false, false]);
     let request = segment(FROM_CLIENT, ACK).numbers(1001, 5001).build();
-    kernel.run(&request).expect("the program runs");
-    assert_eq!(stamps(&kernel), [true, false]);
+    kernel.pass(&request).expect("the program runs");
+    assert_eq!(stamps(&mut kernel), [true, false]);
     let response = segment(FROM_SERVER, ACK).numbers(5001, 1001).build();
-    kernel.run(&response).expect("the program runs");
-    assert_eq!(stamps(&kernel), [true, true]);
+    kernel.pass(&response).expect("the program runs");
+    assert_eq!(stamps(&mut kernel), [true, true]);
 }
 
 #[test]
@@ -167,7 +176,7 @@ fn the_agent_hears_of_trouble() {
     let full = World::new().answered(5000).with_room_for(0);
     kernel.install(&full).expect("it fits");
     let ack = segment(FROM_CLIENT, ACK).numbers(1001, 5001).build();
-    kernel.run(&ack).expect("the program runs");
+    kernel.pass(&ack).expect("the program runs");
     let events = kernel.events();
     let reasons: Vec<_> = events
         .iter()

@@ -1,7 +1,9 @@
 //! The kernel program on single packets: the rows of `lb_tests::rows` through
 //! BPF_PROG_TEST_RUN, and what only the kernel can say of the program.
 
+mod chance;
 mod counters;
 mod load;
 mod rows;
 mod speed;
+mod stack;

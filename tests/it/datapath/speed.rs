@@ -4,6 +4,7 @@
 use anyhow::Result;
 use aya::Ebpf;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use lb_common::addr::Ipv4;
 use lb_common::nat::PartialChecksum;
 use lb_common::verdict::Reason;
 use lb_tests::rows::frame::{ACK, Leg, segment};
@@ -37,7 +38,7 @@ fn circle() -> World {
     target.hop.source = FROM_CLIENT.from.into();
     let (forward, mut flow) = world.pair().0;
     flow.rewrite = forward;
-    (flow.network_delta, flow.transport_delta) = lb_common::nat::deltas(&forward, &forward);
+    (flow.address_delta, flow.port_delta) = lb_common::nat::deltas(&forward, &forward);
     world.connections.flows.insert(forward, flow);
     world
 }
@@ -50,8 +51,8 @@ fn measure() -> Result<()> {
         .payload(&[7; 100])
         .ttl(HOPS)
         .build();
-    let outcome = kernel.run(&request)?;
-    assert_eq!(outcome.reason, Reason::Forward);
+    let passage = kernel.pass(&request)?;
+    assert_eq!(passage.reason, Reason::Forward);
     let other = Leg {
         destination: (VIP.0, 22),
         ..FROM_CLIENT
@@ -91,6 +92,6 @@ fn measure() -> Result<()> {
 #[test]
 fn what_a_packet_costs_is_measured() {
     privileged!();
-    assert_eq!(circle().pair().0.0, key(CLIENT, VIP));
+    assert_eq!(circle().pair().0.0, key::<Ipv4>(CLIENT, VIP));
     measure().expect("the programs run");
 }

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 
-pub use self::configuration::{Configuration, Hook, POOL, READ_SERVICE, WRITE_SERVICE};
+pub use self::configuration::{Configuration, Entry, Hook, POOL, READ_SERVICE, WRITE_SERVICE};
 pub use self::report::{
     Flow, Flows, Pool, Server, Service, ServiceCount, Stats, Status, Target, TargetCount,
     VerdictCount,

@@ -7,6 +7,16 @@
 //!  balancer ┴── switch ───┴── n3      (root: a veth of its own, if asked for)
 //! ```
 //!
+//! Each has an IPv4 and an IPv6 address. A [`Spec`] may ask for more: a host
+//! behind a router with a narrow path, or the nodes behind a second NIC of the
+//! balancer.
+//!
+//! ```text
+//!  client ───┬─ switch ── balancer ── switch ──┬── n1
+//!  client2 ──┤  (front)                (back)  └── n2
+//!  remote ── router
+//! ```
+//!
 //! A [`Lab`] owns all it makes, and removes it when dropped; if its owner is
 //! killed, whoever makes the next lab does. Nothing outside of its namespaces
 //! is changed, but for that one veth. [`address`] says who has which address.
@@ -14,122 +24,36 @@
 pub mod address;
 mod ip;
 mod namespace;
-mod peer;
 mod process;
+mod program;
 mod record;
+mod spec;
+mod wiring;
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result};
 use rustix::mount::{MountFlags, mount};
 
+use self::address::{Family, Host, Network};
 pub use self::namespace::Namespace;
 pub(crate) use self::namespace::joined;
-use self::peer::PeerProgram;
 pub use self::process::Process;
+pub use self::program::AttachedProgram;
+use self::program::Program;
+use self::record::Claim;
 pub use self::record::clean_up;
-use self::record::{Claim, Record};
+pub use self::spec::Spec;
+use self::spec::{client_role, node_role};
 
 /// The name of every member's NIC, inside its namespace.
 pub const NIC: &str = "eth0";
-/// The name of the one lab that a user starts by hand.
-const INTERACTIVE: &str = "lb";
-/// Where the nodes' data goes: a disk, where `/run` may be memory.
-const DATA: &str = "/var/tmp";
-
-/// What a lab consists of.
-#[derive(Debug, Clone)]
-pub struct Spec {
-    name: String,
-    nodes: usize,
-    clients: usize,
-    root_access: bool,
-    checksums_verified: bool,
-    peer_program: bool,
-}
-
-impl Spec {
-    /// A lab for a test: a name that no other lab has, one client.
-    pub fn for_test(nodes: usize) -> Self {
-        static SEQUENCE: AtomicU32 = AtomicU32::new(1);
-        let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
-        Self {
-            name: format!("lbt{}x{sequence}", std::process::id()),
-            nodes,
-            clients: 1,
-            root_access: false,
-            checksums_verified: false,
-            peer_program: true,
-        }
-    }
-
-    /// The lab that a user looks at: fixed names, reachable from root's own
-    /// namespace. There can be one at a time.
-    pub fn interactive(nodes: usize) -> Self {
-        Self {
-            name: INTERACTIVE.to_owned(),
-            root_access: true,
-            ..Self::for_test(nodes)
-        }
-    }
-
-    /// With so many clients.
-    pub fn clients(mut self, clients: usize) -> Self {
-        self.clients = clients;
-        self
-    }
-
-    /// Every sender finishes its checksums, every receiver verifies them.
-    /// Otherwise segments between namespaces carry unfinished ones that nobody
-    /// looks at, and a wrong rewrite goes unnoticed.
-    pub fn checksums_verified(mut self) -> Self {
-        self.checksums_verified = true;
-        self
-    }
-
-    /// Without the XDP program that native XDP on the balancer's veth needs on
-    /// the far side: for generic XDP, which is better off without it.
-    pub fn without_peer_program(mut self) -> Self {
-        self.peer_program = false;
-        self
-    }
-
-    fn namespace(&self, role: &str) -> String {
-        format!("{}-{role}", self.name)
-    }
-
-    fn record(&self) -> Record {
-        let run = Path::new(record::DIRECTORY).join(&self.name);
-        let roles = ["switch".to_owned(), "balancer".to_owned()]
-            .into_iter()
-            .chain((1..=self.nodes).map(node_role))
-            .chain((1..=self.clients).map(client_role));
-        Record {
-            lab: self.name.clone(),
-            owner: std::process::id(),
-            namespaces: roles.map(|role| self.namespace(&role)).collect(),
-            root_link: self.root_access.then(|| self.namespace("root")),
-            bpffs: run.join("bpf"),
-            directories: vec![run, Path::new(DATA).join(format!("lb-lab-{}", self.name))],
-        }
-    }
-}
-
-fn node_role(id: usize) -> String {
-    format!("n{id}")
-}
-
-/// The first one needs no number: most labs have just one.
-fn client_role(number: usize) -> String {
-    if number == 1 {
-        "client".to_owned()
-    } else {
-        format!("client{number}")
-    }
-}
+/// The name of the balancer's second NIC, where it has one.
+pub const BACK_NIC: &str = "eth1";
+/// The switch's port at the other end of that one.
+const BACK_PORT: &str = "balancer-back";
 
 /// A running lab. Everything that it made is removed when it is dropped, the
 /// processes in it included.
@@ -139,12 +63,21 @@ pub struct Lab {
     balancer: Namespace,
     nodes: Vec<Namespace>,
     clients: Vec<Namespace>,
+    remote: Option<Remote>,
+    nodes_network: Network,
     run: PathBuf,
     bpffs: PathBuf,
     data: PathBuf,
-    /// Before the claim: detached before its port is removed.
-    peer: Option<PeerProgram>,
+    /// Before the claim: detached before their ports are removed.
+    peers: Vec<AttachedProgram>,
     _claim: Removal,
+}
+
+/// A host that is a router away.
+#[derive(Debug)]
+struct Remote {
+    router: Namespace,
+    host: Namespace,
 }
 
 impl Lab {
@@ -167,10 +100,16 @@ impl Lab {
             balancer: namespace("balancer")?,
             nodes: Vec::new(),
             clients: Vec::new(),
+            remote: None,
+            nodes_network: if spec.two_arms {
+                Network::Back
+            } else {
+                Network::Front
+            },
             run: run.clone(),
             bpffs: record.bpffs.clone(),
             data: data.clone(),
-            peer: None,
+            peers: Vec::new(),
             _claim: claim,
         };
         for id in 1..=spec.nodes {
@@ -179,9 +118,19 @@ impl Lab {
         for number in 1..=spec.clients {
             lab.clients.push(namespace(&client_role(number))?);
         }
-        lab.connect(spec)?;
+        if spec.remote_mtu.is_some() {
+            lab.remote = Some(Remote {
+                router: namespace("router")?,
+                host: namespace("remote")?,
+            });
+        }
+        wiring::connect(&lab, spec)?;
         if spec.peer_program {
-            lab.peer = Some(PeerProgram::attach(&lab.switch, "balancer")?);
+            let back = spec.two_arms.then_some(BACK_PORT);
+            for port in ["balancer"].into_iter().chain(back) {
+                let program = AttachedProgram::new(Program::Pass, &lab.switch, port)?;
+                lab.peers.push(program);
+            }
         }
         Ok(lab)
     }
@@ -231,6 +180,32 @@ impl Lab {
         &self.data
     }
 
+    /// The namespace of the host behind the router.
+    ///
+    /// # Panics
+    /// If the lab has none: see [`Spec::remote_host`].
+    pub fn remote(&self) -> &Namespace {
+        &self.remote_and_router().host
+    }
+
+    /// The namespace of the router before that host.
+    ///
+    /// # Panics
+    /// As [`remote`](Self::remote).
+    pub fn router(&self) -> &Namespace {
+        &self.remote_and_router().router
+    }
+
+    fn remote_and_router(&self) -> &Remote {
+        let remote = self.remote.as_ref();
+        remote.expect("the lab has a remote host (`Spec::remote_host`)")
+    }
+
+    /// The address of node `id` in this lab, on whichever network it is.
+    pub fn node_address(&self, family: Family, id: usize) -> IpAddr {
+        self.nodes_network.address(family, Host::Node(id))
+    }
+
     /// Cuts node `id` off from all other nodes, in both directions. The
     /// balancer and the clients still reach it.
     pub fn isolate(&self, id: usize) -> Result<()> {
@@ -242,106 +217,44 @@ impl Lab {
         self.change_routes(id, "del")
     }
 
-    /// A blackhole for each peer stops what the node sends; and since the node
-    /// filters by reverse path (see `connect`), also what it would receive.
+    /// Blackholes at both ends: for what the node sends, and for what is sent
+    /// to it. The metric tells whose isolation a route belongs to, for two
+    /// nodes may be isolated from each other.
     fn change_routes(&self, id: usize, verb: &str) -> Result<()> {
-        let lines: Vec<String> = (1..=self.nodes.len())
-            .filter(|&peer| peer != id)
-            .map(|peer| format!("route {verb} blackhole {}/32", address::node(peer)))
-            .collect();
-        ip::batch(self.node(id).name(), &lines)
-    }
-
-    fn connect(&self, spec: &Spec) -> Result<()> {
-        let mut members = vec![(
-            "balancer".to_owned(),
-            self.balancer.clone(),
-            address::BALANCER,
-        )];
-        for (id, namespace) in (1..).zip(&self.nodes) {
-            members.push((node_role(id), namespace.clone(), address::node(id)));
-        }
-        for (number, namespace) in (1..).zip(&self.clients) {
-            members.push((
-                client_role(number),
-                namespace.clone(),
-                address::client(number),
-            ));
-        }
-        // No port ever waits to learn, and no multicast snooper drops what it
-        // has not heard of yet.
-        let mut lines =
-            vec!["link add br0 type bridge forward_delay 0 mcast_snooping 0".to_owned()];
-        for (port, namespace, _) in &members {
-            lines.push(format!(
-                "link add {port} type veth peer name {NIC} netns {}",
-                namespace.name()
-            ));
-            lines.push(format!("link set {port} master br0 up"));
-        }
-        lines.push("link set br0 up".to_owned());
-        quiet(&self.switch)?;
-        ip::batch(self.switch.name(), &lines)?;
-        for (port, namespace, address) in &members {
-            self.configure(spec, port, namespace, *address)?;
-        }
-        for client in &self.clients {
-            // Tens of thousands of short connections from one address.
-            client.set_sysctl("ipv4/ip_local_port_range", "10000 65000")?;
-        }
-        if spec.root_access {
-            self.connect_root(&spec.namespace("root"))?;
+        let blackhole = |to: usize| {
+            Family::BOTH.map(|family| {
+                let (to, length) = (self.node_address(family, to), family.host_prefix());
+                format!("route {verb} blackhole {to}/{length} metric {id}")
+            })
+        };
+        let peers = || (1..=self.nodes.len()).filter(|&peer| peer != id);
+        let lines: Vec<String> = peers().flat_map(blackhole).collect();
+        ip::batch(self.node(id).name(), &lines)?;
+        for peer in peers() {
+            ip::batch(self.node(peer).name(), &blackhole(id))?;
         }
         Ok(())
     }
 
-    fn configure(
-        &self,
-        spec: &Spec,
-        port: &str,
-        namespace: &Namespace,
-        address: Ipv4Addr,
-    ) -> Result<()> {
-        quiet(namespace)?;
-        // By reverse path: see `change_routes`.
-        namespace.set_sysctl("ipv4/conf/all/rp_filter", "1")?;
-        let lines = [
-            format!("addr add {address}/{} dev {NIC}", address::PREFIX),
-            format!("link set {NIC} up"),
-        ];
-        ip::batch(namespace.name(), &lines)?;
-        if spec.checksums_verified {
-            ip::checksums_in_full(namespace.name(), NIC)?;
-            ip::checksums_in_full(self.switch.name(), port)?;
-        }
-        Ok(())
+    /// Lets node `id` take packets that reach it in a tunnel, IPv4 in IPv4 and
+    /// IPv6 in IPv6, for as long as what this returns is held.
+    pub fn decapsulate(&self, id: usize) -> Result<AttachedProgram> {
+        AttachedProgram::new(Program::Decapsulate, self.node(id), NIC)
     }
 
-    /// A veth from root's own namespace to the switch. The interface's own
-    /// sysctls in root's namespace are left alone.
-    fn connect_root(&self, link: &str) -> Result<()> {
-        let lines = [
-            "link add root type veth peer name root-peer".to_owned(),
-            "link set root master br0 up".to_owned(),
-            // Renamed as it moves; `netns 1` is the namespace of process 1,
-            // which a container's root need not be in: so by our own id.
-            format!(
-                "link set root-peer name {link} netns {}",
-                std::process::id()
-            ),
-        ];
-        ip::batch(self.switch.name(), &lines)?;
-        let address = format!("{}/{}", address::ROOT, address::PREFIX);
-        ip::ip(&["addr", "add", &address, "dev", link])?;
-        ip::ip(&["link", "set", link, "up"])
+    /// Gives node `id` the VIPs, of both families, on its loopback: it takes
+    /// packets to them and answers from them, but tells nobody that it has
+    /// them. So a balancer can leave a packet's addresses alone.
+    pub fn own_vips(&self, id: usize) -> Result<()> {
+        let node = self.node(id);
+        // ARP only for what is on the NIC that is asked, and only about that.
+        // IPv6 does so by itself.
+        node.set_sysctl("ipv4/conf/all/arp_ignore", "1")?;
+        node.set_sysctl("ipv4/conf/all/arp_announce", "2")?;
+        let lines = Family::BOTH
+            .map(|family| wiring::add_address(family.vip(), family.host_prefix(), "lo"));
+        ip::batch(node.name(), &lines)
     }
-}
-
-/// No IPv6 for now, and so no router solicitations and duplicate address
-/// detection: the packets of a lab are those that a test sends.
-fn quiet(namespace: &Namespace) -> Result<()> {
-    namespace.set_sysctl("ipv6/conf/all/disable_ipv6", "1")?;
-    namespace.set_sysctl("ipv6/conf/default/disable_ipv6", "1")
 }
 
 /// Tears the lab down when dropped, also while it is half built.

@@ -2,43 +2,82 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::addr::Ipv4;
-use lb_common::flow::{Flow, FlowKey, Pending, Tick};
-
-/// The key of FLOWS and PENDING.
-pub type Key = FlowKey<Ipv4>;
+use lb_common::addr::{Address, Ipv4};
+use lb_common::flow::{Direction, Flow, FlowKey, Pending, Tick};
+use lb_common::limit::SourceState;
+use lb_common::service::{ServiceId, SourceKey};
+use lb_common::tables::Affinity;
+use lb_common::target::TargetId;
 
 /// A flow and its key.
-pub type Entry = (Key, Flow<Ipv4>);
+pub type Entry<A = Ipv4> = (FlowKey<A>, Flow<A>);
 
-/// What FLOWS and PENDING hold. Time stamps do not count: they are zero.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Connections {
+/// A moment that never comes, for what is due in some future.
+pub const SOME_DAY: u64 = 1 << 62;
+
+/// What FLOWS, PENDING, SOURCES and AFFINITIES hold, and what is counted as
+/// open. Moments do not count: they are zero, or [`SOME_DAY`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Connections<A: Address = Ipv4> {
     /// FLOWS.
-    pub flows: BTreeMap<Key, Flow<Ipv4>>,
+    pub flows: BTreeMap<FlowKey<A>, Flow<A>>,
     /// PENDING.
-    pub pending: BTreeMap<Key, Pending<Ipv4>>,
+    pub pending: BTreeMap<FlowKey<A>, Pending<A>>,
+    /// SOURCES.
+    pub sources: BTreeMap<SourceKey<A>, SourceState>,
+    /// AFFINITIES.
+    pub affinities: BTreeMap<SourceKey<A>, Affinity>,
+    /// LOAD, open connections: those that are not 0.
+    pub open: BTreeMap<TargetId, u32>,
+    /// SERVICE_LOAD: those that are not 0.
+    pub open_of_services: BTreeMap<ServiceId, u32>,
 }
 
-impl Connections {
-    /// What the tables hold, their time stamps left out.
-    pub fn new(
-        flows: impl IntoIterator<Item = (Key, Flow<Ipv4>)>,
-        pending: impl IntoIterator<Item = (Key, Pending<Ipv4>)>,
-    ) -> Self {
-        let timeless = |mut flow: Flow<Ipv4>| {
-            flow.last_seen = Tick(0);
-            flow
-        };
+impl<A: Address> Default for Connections<A> {
+    fn default() -> Self {
         Self {
-            flows: flows.into_iter().map(|(k, f)| (k, timeless(f))).collect(),
-            pending: pending
-                .into_iter()
-                .map(|(k, p)| {
-                    let flow = timeless(p.flow);
-                    (k, Pending { flow, ..p })
-                })
-                .collect(),
+            flows: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            affinities: BTreeMap::new(),
+            open: BTreeMap::new(),
+            open_of_services: BTreeMap::new(),
         }
+    }
+}
+
+impl<A: Address> Connections<A> {
+    /// The same without moments, and without what is 0.
+    #[must_use]
+    pub fn timeless(mut self) -> Self {
+        for flow in self.flows.values_mut() {
+            flow.last_seen = Tick(0);
+        }
+        for pending in self.pending.values_mut() {
+            pending.flow.last_seen = Tick(0);
+            pending.opened = 0;
+        }
+        for source in self.sources.values_mut() {
+            source.due = if source.due == 0 { 0 } else { SOME_DAY };
+        }
+        for affinity in self.affinities.values_mut() {
+            affinity.since = Tick(0);
+        }
+        self.open.retain(|_, open| *open != 0);
+        self.open_of_services.retain(|_, open| *open != 0);
+        self
+    }
+
+    /// With the counts that belong to the flows: of what is not closed.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        for flow in self.flows.values() {
+            if flow.direction() == Direction::Forward && !flow.progress.closed() {
+                *self.open.entry(flow.target).or_default() += 1;
+                *self.open.entry(TargetId::NONE).or_default() += 1;
+                *self.open_of_services.entry(flow.service).or_default() += 1;
+            }
+        }
+        self
     }
 }

@@ -5,42 +5,21 @@ use lb_common::target::Hop;
 use lb_common::verdict::Reason;
 
 use super::frame::{ACK, FIN, Leg, PSH, RST, SYN, Tcp, segment};
-use super::world::{
-    FROM_CLIENT, FROM_SERVER, HEIR_MAC, TARGET, TO_CLIENT, TO_HEIR, TO_SERVER, World, hop,
-};
+use super::world::{FROM_CLIENT, FROM_SERVER, HEIR_MAC, TO_CLIENT, TO_HEIR, TO_SERVER, World, hop};
 use super::{Row, row};
 
 /// Nothing has happened since the handshake.
-const OPEN: Progress = Progress {
-    client_fin: 0,
-    server_fin: 0,
-    reset: 0,
-    answered: 0,
-};
+const OPEN: Progress = Progress(0);
 /// The client closed its half.
-const CLIENT_FIN: Progress = Progress {
-    client_fin: 1,
-    ..OPEN
-};
+const CLIENT_FIN: Progress = Progress::CLIENT_FIN;
 /// The server closed its half, before the client.
-const SERVER_FIN_FIRST: Progress = Progress {
-    server_fin: Progress::FIRST,
-    ..OPEN
-};
+const SERVER_FIN_FIRST: Progress = Progress::SERVER_FIN.with(Progress::SERVER_FIRST);
 /// Both closed their halves, the client first.
-const CLOSED: Progress = Progress {
-    client_fin: 1,
-    server_fin: 1,
-    ..OPEN
-};
+const CLOSED: Progress = CLIENT_FIN.with(Progress::SERVER_FIN);
 /// Both closed their halves, the server first.
-const CLOSED_BY_SERVER: Progress = Progress {
-    client_fin: 1,
-    server_fin: Progress::FIRST,
-    ..OPEN
-};
+const CLOSED_BY_SERVER: Progress = CLIENT_FIN.with(SERVER_FIN_FIRST);
 /// One of them sent a RST.
-const RESET: Progress = Progress { reset: 1, ..OPEN };
+const RESET: Progress = Progress::RESET;
 
 /// No-operation twice, then a timestamp: what nearly every segment bears.
 const TIMESTAMP: [u8; 12] = [1, 1, 8, 10, 0, 1, 2, 3, 4, 5, 6, 7];
@@ -136,16 +115,13 @@ fn hops() -> Vec<Row> {
         row(sentence, World::new().established(), packet.build())
             .drops(Reason::TtlExpired, World::new().established())
     };
-    let mut moved = World::new().established();
-    let target = moved.targets.get_mut(&TARGET).expect("it is there");
-    target.hop = hop(HEIR_MAC);
+    let by = |hop| World::new().established().target(|target| target.hop = hop);
+    let moved = by(hop(HEIR_MAC));
     let elsewhere = Leg {
         to: HEIR_MAC,
         ..TO_SERVER
     };
-    let mut unresolved = World::new().established();
-    let target = unresolved.targets.get_mut(&TARGET).expect("it is there");
-    target.hop = Hop::default();
+    let unresolved = by(Hop::default());
     let nowhere = Leg {
         from: [0; 6],
         to: [0; 6],
@@ -176,7 +152,7 @@ fn hops() -> Vec<Row> {
             unresolved,
             client(ACK).build(),
         )
-        .transmits(
+        .redirects(
             Reason::Forward,
             client(ACK).hop(nowhere).build(),
             World::new().established(),

@@ -61,7 +61,7 @@ fn truncated() -> Vec<Row> {
 
 fn other_protocols() -> Vec<Row> {
     let with_type = |ether_type: [u8; 2]| with(12, &ether_type);
-    let tagged = |tag: [u8; 4]| {
+    let tagged = |tag: Vec<u8>| {
         let mut packet = request();
         packet.splice(12..12, tag);
         packet
@@ -71,27 +71,46 @@ fn other_protocols() -> Vec<Row> {
     arp.resize(60, 0);
     let protocol = |number| with(PROTOCOL, &[number]);
     vec![
-        passes("ARP passes", arp, Reason::NotIpv4),
-        passes("IPv6 passes", with_type([0x86, 0xdd]), Reason::NotIpv4),
+        passes("ARP passes", arp, Reason::NotIp),
+        passes(
+            "an IPv4 packet that says it is IPv6 passes",
+            with_type([0x86, 0xdd]),
+            Reason::Malformed,
+        ),
         passes(
             "a length in the place of a type passes (802.3)",
             with_type([0, 50]),
-            Reason::NotIpv4,
+            Reason::NotIp,
         ),
         passes(
             "a type with its bytes swapped passes",
             with_type([0, 8]),
-            Reason::NotIpv4,
+            Reason::NotIp,
         ),
         passes(
-            "a VLAN tag passes",
-            tagged([0x81, 0, 0, 42]),
-            Reason::NotIpv4,
+            "a third VLAN tag passes",
+            tagged([0x81, 0, 0, 42].repeat(3)),
+            Reason::NotIp,
         ),
         passes(
-            "a provider's VLAN tag passes",
-            tagged([0x88, 0xa8, 0, 42]),
-            Reason::NotIpv4,
+            "ARP with a VLAN tag passes",
+            tagged(vec![0x81, 0, 0, 42, 0x08, 0x06]),
+            Reason::NotIp,
+        ),
+        passes(
+            "a frame that ends behind its VLAN tag passes",
+            tagged(vec![0x81, 0, 0, 42])[..ETH + 4].to_vec(),
+            Reason::Truncated,
+        ),
+        passes(
+            "a frame that ends within its VLAN tag passes",
+            tagged(vec![0x81, 0, 0, 42])[..ETH + 3].to_vec(),
+            Reason::Truncated,
+        ),
+        passes(
+            "a segment that lacks the bytes of its VLAN tag passes",
+            tagged(vec![0x81, 0, 0, 42])[..HEADERS + 3].to_vec(),
+            Reason::Truncated,
         ),
         passes("UDP passes", protocol(17), Reason::NotTcp),
         passes("ICMP passes", protocol(1), Reason::NotTcp),
@@ -107,30 +126,26 @@ fn options() -> Vec<Row> {
     optional[ETH] = 0x46;
     let version = |byte| with(ETH, &[byte]);
     vec![
-        passes(
-            "a header with IP options passes",
-            optional,
-            Reason::Ipv4Options,
-        ),
+        passes("a header with IP options passes", optional, Reason::Options),
         passes(
             "a header that claims sixty bytes passes",
             version(0x4f),
-            Reason::Ipv4Options,
+            Reason::Options,
         ),
         passes(
             "a header that claims sixteen bytes passes",
             version(0x44),
-            Reason::Ipv4Options,
+            Reason::Options,
         ),
         passes(
             "a header that claims no bytes passes",
             version(0x40),
-            Reason::Ipv4Options,
+            Reason::Options,
         ),
         passes(
             "version six in an IPv4 frame passes",
             version(0x65),
-            Reason::Ipv4Options,
+            Reason::Options,
         ),
     ]
 }

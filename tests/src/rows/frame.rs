@@ -2,7 +2,7 @@
 //! that they test: offsets, byte order and checksums are this file's own.
 //! `golden.rs` holds it against a foreign tool.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// An Ethernet address.
 pub type MacAddress = [u8; 6];
@@ -13,13 +13,17 @@ pub const ETH: usize = 14;
 pub const IP: usize = 20;
 /// Bytes of a TCP header without options.
 pub const TCP: usize = 20;
-/// The shortest frame that the data path takes for a segment.
+/// Bytes of an IPv6 header.
+pub const IP6: usize = 40;
+/// The shortest frame that the data path takes for a segment over IPv4.
 pub const HEADERS: usize = ETH + IP + TCP;
+/// The shortest frame that the data path takes for a segment over IPv6.
+pub const HEADERS6: usize = ETH + IP6 + TCP;
 
-/// Where the IPv4 checksum lies.
-const IP_CHECKSUM: usize = ETH + 10;
-/// Where the TCP checksum lies.
-pub const TCP_CHECKSUM: usize = ETH + IP + 16;
+/// Where the checksum lies in an IPv4 header.
+const IP_CHECKSUM: usize = 10;
+/// Where the checksum lies in a TCP header.
+const TCP_CHECKSUM: usize = 16;
 
 /// FIN.
 pub const FIN: u8 = 0x01;
@@ -40,9 +44,9 @@ pub struct Leg {
     /// The receiving NIC.
     pub to: MacAddress,
     /// The sender.
-    pub source: (Ipv4Addr, u16),
+    pub source: (IpAddr, u16),
     /// The receiver.
-    pub destination: (Ipv4Addr, u16),
+    pub destination: (IpAddr, u16),
 }
 
 /// Who finishes the TCP checksum.
@@ -68,6 +72,7 @@ pub struct Tcp {
     payload: Vec<u8>,
     checksum: Checksum,
     padding: usize,
+    tags: Vec<[u8; 4]>,
 }
 
 /// A segment with `flags` on `leg`.
@@ -85,6 +90,7 @@ pub fn segment(leg: Leg, flags: u8) -> Tcp {
         payload: Vec::new(),
         checksum: Checksum::Complete,
         padding: 0,
+        tags: Vec::new(),
     }
 }
 
@@ -148,25 +154,49 @@ impl Tcp {
         self
     }
 
+    /// VLAN tags (802.1Q, 802.1ad), the outermost first.
+    #[must_use]
+    pub fn tags(mut self, tags: &[[u8; 4]]) -> Self {
+        self.tags = tags.to_vec();
+        self
+    }
+
     /// The frame.
+    ///
+    /// # Panics
+    /// The leg is one of IPv4 and of IPv6.
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
         let (source, source_port) = self.leg.source;
         let (destination, destination_port) = self.leg.destination;
         let header = TCP + self.options.len();
-        let length = IP + header + self.payload.len();
-        let mut bytes = Vec::with_capacity(ETH + length + self.padding);
+        let length = header + self.payload.len();
+        let mut bytes = Vec::with_capacity(ETH + IP6 + length + self.padding);
         bytes.extend(self.leg.to);
         bytes.extend(self.leg.from);
-        bytes.extend([0x08, 0x00]);
-
-        bytes.extend([0x45, 0]);
-        bytes.extend((length as u16).to_be_bytes());
-        bytes.extend(self.identification.to_be_bytes());
-        bytes.extend([0x40, 0, self.ttl, 6, 0, 0]);
-        bytes.extend(source.octets());
-        bytes.extend(destination.octets());
-
+        bytes.extend(self.tags.as_flattened());
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                bytes.extend([0x08, 0x00]);
+                bytes.extend([0x45, 0]);
+                bytes.extend(((IP + length) as u16).to_be_bytes());
+                bytes.extend(self.identification.to_be_bytes());
+                bytes.extend([0x40, 0, self.ttl, 6, 0, 0]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                bytes.extend([0x86, 0xdd]);
+                bytes.extend([0x60, 0]);
+                // A flow label, where IPv4 has an identification.
+                bytes.extend(self.identification.to_be_bytes());
+                bytes.extend((length as u16).to_be_bytes());
+                bytes.extend([6, self.ttl]);
+                bytes.extend(source.octets());
+                bytes.extend(destination.octets());
+            }
+            _ => panic!("{:?} is of both families", self.leg),
+        }
         bytes.extend(source_port.to_be_bytes());
         bytes.extend(destination_port.to_be_bytes());
         bytes.extend(self.sequence.to_be_bytes());
@@ -180,59 +210,161 @@ impl Tcp {
         finish_ip(&mut bytes);
         match self.checksum {
             Checksum::Complete => finish_tcp(&mut bytes),
-            Checksum::Partial => {
-                let pseudo = pseudo_sum(&bytes);
-                put(&mut bytes, TCP_CHECKSUM, fold(pseudo));
-            }
+            Checksum::Partial => leave_tcp(&mut bytes),
         }
         bytes.extend(std::iter::repeat_n(0xee, self.padding));
         bytes
     }
 }
 
+/// Where the parts of a TCP frame lie.
+#[derive(Clone, Copy, Debug)]
+struct Parts {
+    /// The network header.
+    network: usize,
+    /// The TCP header.
+    transport: usize,
+    /// The end of the packet, which the frame has room for.
+    end: usize,
+}
+
+/// The parts of a frame without IP options, as long as its length field says;
+/// none where that leaves no room for TCP.
+fn parts(frame: &[u8]) -> Option<Parts> {
+    let word = |at: usize| Some([*frame.get(at)?, *frame.get(at + 1)?]);
+    let mut network = ETH;
+    while matches!(word(network - 2)?, [0x81, 0x00] | [0x88, 0xa8]) {
+        network += 4;
+    }
+    let number = |at: usize| Some(usize::from(u16::from_be_bytes(word(at)?)));
+    let (header, end) = match word(network - 2)? {
+        [0x08, 0x00] => (IP, network + number(network + 2)?),
+        [0x86, 0xdd] => (IP6, network + IP6 + number(network + 4)?),
+        _ => return None,
+    };
+    let transport = network + header;
+    (transport + TCP <= end && end <= frame.len()).then_some(Parts {
+        network,
+        transport,
+        end,
+    })
+}
+
+/// The header of an IPv4 frame.
+fn ipv4_header(frame: &mut [u8]) -> Option<&mut [u8]> {
+    let mut network = ETH;
+    while matches!(
+        frame.get(network - 2..network)?,
+        [0x81, 0x00] | [0x88, 0xa8]
+    ) {
+        network += 4;
+    }
+    if frame[network - 2..network] != [0x08, 0x00] {
+        return None;
+    }
+    frame.get_mut(network..network + IP)
+}
+
 /// Puts the right header checksum into an IPv4 frame without IP options.
+/// Other frames are left alone.
 pub fn finish_ip(frame: &mut [u8]) {
-    put(frame, IP_CHECKSUM, 0);
-    let sum = fold(sum(&frame[ETH..ETH + IP]));
-    put(frame, IP_CHECKSUM, !sum);
+    if let Some(header) = ipv4_header(frame) {
+        put(header, IP_CHECKSUM, 0);
+        let sum = fold(sum(header));
+        put(header, IP_CHECKSUM, !sum);
+    }
 }
 
-/// Puts the right TCP checksum into a frame without IP options, as long as
-/// its total length says.
+/// Puts the right TCP checksum into a frame without IP options, where there
+/// is room for one.
 pub fn finish_tcp(frame: &mut [u8]) {
-    put(frame, TCP_CHECKSUM, 0);
-    let sum = fold(pseudo_sum(frame) + sum(&frame[ETH + IP..packet_end(frame)]));
-    put(frame, TCP_CHECKSUM, !sum);
+    if let Some(parts) = parts(frame) {
+        put(frame, parts.transport + TCP_CHECKSUM, 0);
+        let sum = fold(pseudo_sum(frame, parts) + sum(&frame[parts.transport..parts.end]));
+        put(frame, parts.transport + TCP_CHECKSUM, !sum);
+    }
 }
 
-/// Whether both checksums of a TCP frame without IP options are right.
+/// Puts the pseudo header's sum alone into the TCP checksum field.
+pub fn leave_tcp(frame: &mut [u8]) {
+    if let Some(parts) = parts(frame) {
+        let pseudo = fold(pseudo_sum(frame, parts));
+        put(frame, parts.transport + TCP_CHECKSUM, pseudo);
+    }
+}
+
+/// Whether all checksums of a TCP frame without IP options are right.
 #[must_use]
 pub fn checksums_valid(frame: &[u8]) -> bool {
-    let end = packet_end(frame);
-    end <= frame.len()
-        && ip_checksum_valid(frame)
-        && fold(pseudo_sum(frame) + sum(&frame[ETH + IP..end])) == 0xffff
+    parts(frame).is_some_and(|parts| {
+        let segment = sum(&frame[parts.transport..parts.end]);
+        ip_checksum_valid(frame) && fold(pseudo_sum(frame, parts) + segment) == 0xffff
+    })
 }
 
-/// Whether the checksum of an IPv4 header without options is right.
+/// Whether the checksum of an IPv4 header without options is right; true for
+/// IPv6, which has none.
 #[must_use]
 pub fn ip_checksum_valid(frame: &[u8]) -> bool {
-    fold(sum(&frame[ETH..ETH + IP])) == 0xffff
+    ipv4_header(&mut frame.to_vec()).is_none_or(|header| fold(sum(header)) == 0xffff)
 }
 
 /// Whether the TCP checksum field holds the pseudo header's sum alone.
 #[must_use]
 pub fn checksum_partial(frame: &[u8]) -> bool {
-    frame[TCP_CHECKSUM..TCP_CHECKSUM + 2] == fold(pseudo_sum(frame)).to_be_bytes()
+    parts(frame).is_some_and(|parts| {
+        let at = parts.transport + TCP_CHECKSUM;
+        frame[at..at + 2] == fold(pseudo_sum(frame, parts)).to_be_bytes()
+    })
 }
 
-fn packet_end(frame: &[u8]) -> usize {
-    ETH + usize::from(u16::from_be_bytes([frame[ETH + 2], frame[ETH + 3]]))
+/// The same segment over IPv6, between the addresses and ports that `like` and
+/// `port` put in the place of its own.
+///
+/// # Panics
+/// The frame is no TCP segment over IPv4.
+#[must_use]
+pub fn over_ipv6(
+    frame: &[u8],
+    like: impl Fn(IpAddr) -> Ipv6Addr,
+    port: impl Fn(u16) -> u16,
+) -> Vec<u8> {
+    let parts = parts(frame).expect("a TCP segment");
+    let (link, rest) = frame.split_at(parts.network);
+    let (ip, tcp) = rest.split_at(IP);
+    assert_eq!(link[link.len() - 2..], [0x08, 0x00], "over IPv4");
+    let address = |at: usize| like(IpAddr::from([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]));
+    let mut bytes = link[..link.len() - 2].to_vec();
+    bytes.extend([0x86, 0xdd, 0x60, 0, ip[4], ip[5]]);
+    bytes.extend(((parts.end - parts.transport) as u16).to_be_bytes());
+    bytes.extend([6, ip[8]]);
+    bytes.extend(address(12).octets());
+    bytes.extend(address(16).octets());
+    let transport = bytes.len();
+    bytes.extend(tcp);
+    for at in [transport, transport + 2] {
+        let number = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        put(&mut bytes, at, port(number));
+    }
+    if checksum_partial(frame) {
+        leave_tcp(&mut bytes);
+    } else if checksums_valid(frame) {
+        finish_tcp(&mut bytes);
+    }
+    bytes
 }
 
-fn pseudo_sum(frame: &[u8]) -> u32 {
-    let length = packet_end(frame) - ETH - IP;
-    sum(&frame[ETH + 12..ETH + IP]) + 6 + length as u32
+fn pseudo_sum(frame: &[u8], parts: Parts) -> u32 {
+    let Parts {
+        network,
+        transport,
+        end,
+    } = parts;
+    let addresses = match transport - network {
+        IP => network + 12..transport,
+        _ => network + 8..transport,
+    };
+    sum(&frame[addresses]) + 6 + (end - transport) as u32
 }
 
 fn sum(bytes: &[u8]) -> u32 {

@@ -13,6 +13,8 @@ const ISN: u32 = 5000;
 /// The port that comes second for this client: the hash is the same on every
 /// balancer and in every version, so that peers choose alike.
 pub(super) const SECOND_PORT: u16 = 7758;
+/// The same over IPv6.
+pub(super) const SECOND_PORT_IPV6: u16 = 9398;
 
 const ECE_CWR: u8 = 0xc0;
 
@@ -83,9 +85,19 @@ fn opening() -> Vec<Row> {
             syn().build(),
         )
         .transmits(
-            Reason::SynRetransmitted,
+            Reason::SynUnanswered,
             syn().hop(TO_SERVER).build(),
             World::new().opened(),
+        ),
+        row(
+            "a SYN sent again though it was answered meets the same target and port as well",
+            World::new().answered(ISN).handed_over(),
+            syn().build(),
+        )
+        .transmits(
+            Reason::SynRetransmitted,
+            syn().hop(TO_SERVER).build(),
+            World::new().answered(ISN),
         ),
         row(
             "a SYN gets another port where a handshake of another client has reserved its own",
@@ -132,10 +144,6 @@ fn finishing() -> Vec<Row> {
             World::new().answered(sequence),
         )
     };
-    let client_fin = Progress {
-        client_fin: 1,
-        ..Progress::default()
-    };
     let challenge = segment(FROM_SERVER, ACK).numbers(5000, 1001);
     let fin = segment(FROM_CLIENT, FIN | ACK).numbers(1001, ISN + 1);
     let data = segment(FROM_CLIENT, ACK | PSH)
@@ -181,7 +189,7 @@ fn finishing() -> Vec<Row> {
         .transmits(
             Reason::Established,
             fin.hop(TO_SERVER).build(),
-            World::new().progressed(client_fin),
+            World::new().progressed(Progress::CLIENT_FIN),
         ),
         row(
             "the right ACK finishes the handshake also where sequence numbers wrap",

@@ -1,36 +1,79 @@
 //! The data path on the host: `lb_common` with tables and packets in
 //! ordinary memory.
 
-use lb_common::datapath;
-use lb_common::fake::{FakePacket, FakeTables};
+use lb_common::addr::Address;
+use lb_common::datapath::Departure;
+use lb_common::fake::{FakePacket, FakeTables, process};
 use lb_common::flow::Tick;
 use lb_common::nat::PartialChecksum;
-use lb_common::verdict::Fate;
+use lb_common::verdict::{Fate, Reason};
 
-use super::Outcome;
 use super::connections::Connections;
+use super::family::Family;
+use super::world::NIC;
+use super::{Outcome, Passage, Way};
 
 /// What becomes of `packet` with `tables`, which keep what it leaves.
 #[must_use]
-pub fn run(tables: &FakeTables, packet: &[u8], partial: PartialChecksum) -> Outcome {
-    let mut frame = FakePacket::new(packet);
-    let verdict = datapath::process(&mut frame, tables, partial, || Tick(1));
-    let fate = verdict.fate();
+pub fn run<A: Family>(
+    tables: &FakeTables<A>,
+    packet: &[u8],
+    partial: PartialChecksum,
+) -> Outcome<A> {
     Outcome {
-        reason: verdict.reason,
-        fate,
-        frame: (fate != Fate::Drop).then(|| frame.bytes()),
+        passage: pass(tables, packet, partial),
         connections: connections(tables),
     }
 }
 
+/// What becomes of `packet` alone.
+#[must_use]
+pub fn pass<A: Family>(tables: &FakeTables<A>, packet: &[u8], partial: PartialChecksum) -> Passage {
+    let (departure, frame) = process_in(tables, packet, partial);
+    let (departure, frame) = match departure.verdict.reason {
+        // Tables of one family, and a packet of the other one.
+        Reason::NotIp => process_in(&FakeTables::<A::Other>::default(), packet, partial),
+        _ => (departure, frame),
+    };
+    let fate = departure.verdict.fate();
+    Passage {
+        reason: departure.verdict.reason,
+        fate,
+        way: match fate {
+            Fate::Transmit | Fate::Reset | Fate::Notify if departure.ifindex == NIC => Way::Back,
+            Fate::Transmit | Fate::Reset | Fate::Notify => Way::Across,
+            Fate::Pass | Fate::Deliver | Fate::Drop => Way::None,
+        },
+        frame: (fate != Fate::Drop).then(|| frame.bytes()),
+    }
+}
+
+fn process_in<A: Address>(
+    tables: &FakeTables<A>,
+    packet: &[u8],
+    partial: PartialChecksum,
+) -> (Departure, FakePacket) {
+    let mut frame = FakePacket::arriving(packet, NIC);
+    let departure = process(&mut frame, tables, partial, Tick(1));
+    (departure, frame)
+}
+
 /// What `tables` hold of connections.
 #[must_use]
-pub fn connections(tables: &FakeTables) -> Connections {
+pub fn connections<A: Address>(tables: &FakeTables<A>) -> Connections<A> {
     let flows = tables.flows.borrow();
-    let pending = tables.pending.borrow();
-    Connections::new(
-        flows.iter().map(|(key, flow)| (*key, flow.get())),
-        pending.iter().map(|(key, pending)| (*key, *pending)),
-    )
+    let sources = tables.sources.borrow();
+    let load = tables.load.borrow();
+    Connections {
+        flows: flows.iter().map(|(key, flow)| (*key, flow.get())).collect(),
+        pending: tables.pending.borrow().clone(),
+        sources: sources
+            .iter()
+            .map(|(key, state)| (*key, state.get()))
+            .collect(),
+        affinities: tables.affinities.borrow().clone(),
+        open: load.iter().map(|(id, load)| (*id, load.open)).collect(),
+        open_of_services: tables.service_load.borrow().clone(),
+    }
+    .timeless()
 }

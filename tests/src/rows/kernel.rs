@@ -5,26 +5,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod};
-use lb_common::addr::Ipv4;
+use aya::{Ebpf, EbpfLoader};
 use lb_common::counters::{TargetCounters, Traffic, service_verdict, target_traffic};
 use lb_common::event::Event;
-use lb_common::flow::{Direction, Flow, Pending, Tick};
+use lb_common::flow::{Direction, FlowKey, Tick};
 use lb_common::layout::read_from;
 use lb_common::nat::PartialChecksum;
-use lb_common::service::{Listener, Service, ServiceId};
-use lb_common::target::{Generation, Target, TargetId};
+use lb_common::service::ServiceId;
+use lb_common::target::TargetId;
 use lb_common::verdict::{Fate, Reason};
 
-use super::Outcome;
-use super::connections::{Connections, Key};
-use super::world::{FLOWS_MAX, World};
+use super::connections::Connections;
+use super::maps::{Mapped, Maps, take};
+use super::world::{CONNECTIONS_MAX, FLOWS_MAX, World};
+use super::{Outcome, Passage, Way};
 
-/// Room for more handshakes than a test makes: an LRU map with little room
-/// left pushes entries out, and not always the oldest.
-const PENDING_MAX: u32 = 4096;
+/// Room for more handshakes, sources and affinities than a test makes: an LRU
+/// map with little room left pushes entries out, and not always the oldest.
+const LRU_MAX: u32 = 4096;
 
 /// What the longest frame may be that BPF_PROG_TEST_RUN takes for a program
 /// that does not know of fragments: a page less headroom and tailroom.
@@ -34,6 +34,7 @@ const XDP_ABORTED: u32 = 0;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
 
 /// The kernel object. Its place is fixed: `<workspace>/target/bpf`.
 pub fn object() -> Result<PathBuf> {
@@ -49,19 +50,12 @@ pub fn object() -> Result<PathBuf> {
 /// The loaded program and its maps.
 pub struct Kernel {
     ebpf: Ebpf,
-    flows: HashMap<MapData, Key, Flow<Ipv4>>,
-    pending: HashMap<MapData, Key, Pending<Ipv4>>,
-    services: HashMap<MapData, Listener<Ipv4>, Service>,
-    slots: Array<MapData, TargetId>,
-    targets: Array<MapData, Target<Ipv4>>,
-    generations: Array<MapData, Generation>,
+    maps: Maps,
     verdicts: PerCpuArray<MapData, Traffic>,
     service_verdicts: PerCpuArray<MapData, u64>,
     target_counters: PerCpuArray<MapData, TargetCounters>,
     target_traffic: PerCpuArray<MapData, Traffic>,
     events: RingBuf<MapData>,
-    /// The world that the maps were filled from.
-    world: World,
     /// What VERDICTS held after the last packet.
     counted: Vec<Traffic>,
 }
@@ -80,27 +74,28 @@ impl Kernel {
         };
         let mut ebpf = EbpfLoader::new()
             .override_global("KEEP_PARTIAL_CHECKSUMS", &keep, true)
-            .map_max_entries("FLOWS", FLOWS_MAX as u32)
-            .map_max_entries("PENDING", PENDING_MAX)
+            .override_global("CONNECTIONS_MAX", &CONNECTIONS_MAX, true)
+            .map_max_entries("FLOWS_V4", FLOWS_MAX as u32)
+            .map_max_entries("FLOWS_V6", FLOWS_MAX as u32)
+            .map_max_entries("PENDING_V4", LRU_MAX)
+            .map_max_entries("PENDING_V6", LRU_MAX)
+            .map_max_entries("SOURCES_V4", LRU_MAX)
+            .map_max_entries("SOURCES_V6", LRU_MAX)
+            .map_max_entries("AFFINITIES_V4", LRU_MAX)
+            .map_max_entries("AFFINITIES_V6", LRU_MAX)
             .load_file(object()?)
             .context("load the kernel object")?;
         program_mut(&mut ebpf)?
             .load()
             .map_err(|error| anyhow::anyhow!("load the kernel program: {error:#}"))?;
         let mut kernel = Self {
-            flows: take(&mut ebpf, "FLOWS")?,
-            pending: take(&mut ebpf, "PENDING")?,
-            services: take(&mut ebpf, "SERVICES")?,
-            slots: take(&mut ebpf, "SLOTS")?,
-            targets: take(&mut ebpf, "TARGETS")?,
-            generations: take(&mut ebpf, "GENERATIONS")?,
+            maps: Maps::take(&mut ebpf)?,
             verdicts: take(&mut ebpf, "VERDICTS")?,
             service_verdicts: take(&mut ebpf, "SERVICE_VERDICTS")?,
             target_counters: take(&mut ebpf, "TARGET_COUNTERS")?,
             target_traffic: take(&mut ebpf, "TARGET_TRAFFIC")?,
             events: take(&mut ebpf, "EVENTS")?,
             ebpf,
-            world: World::empty(),
             counted: Vec::new(),
         };
         kernel.counted = kernel.count()?;
@@ -120,42 +115,8 @@ impl Kernel {
     ///
     /// # Errors
     /// A map refuses an entry.
-    pub fn install(&mut self, world: &World) -> Result<()> {
-        let old = std::mem::replace(&mut self.world, world.clone());
-        for listener in old.services.keys() {
-            self.services.remove(listener)?;
-        }
-        for slot in old.slots.keys() {
-            self.slots.set(*slot, TargetId::NONE, 0)?;
-        }
-        for id in old.targets.keys() {
-            self.targets.set(id.0, Target::default(), 0)?;
-        }
-        for id in old.generations.keys() {
-            self.generations.set(id.0, Generation::default(), 0)?;
-        }
-        clear(&mut self.flows)?;
-        clear(&mut self.pending)?;
-
-        for (listener, service) in &world.services {
-            self.services.insert(listener, service, 0)?;
-        }
-        for (slot, target) in &world.slots {
-            self.slots.set(*slot, *target, 0)?;
-        }
-        for (id, target) in &world.targets {
-            self.targets.set(id.0, *target, 0)?;
-        }
-        for (id, generation) in &world.generations {
-            self.generations.set(id.0, *generation, 0)?;
-        }
-        for (key, flow) in &world.connections.flows {
-            self.flows.insert(key, flow, 0)?;
-        }
-        for (key, pending) in &world.connections.pending {
-            self.pending.insert(key, pending, 0)?;
-        }
-        Ok(())
+    pub fn install<A: Mapped>(&mut self, world: &World<A>) -> Result<()> {
+        self.maps.install(world)
     }
 
     /// What becomes of `packet`, of 14 to [`FRAME_MAX`] bytes. The tables keep
@@ -163,29 +124,52 @@ impl Kernel {
     ///
     /// # Errors
     /// The program gives no verdict of ours, or does not count it just once.
-    pub fn run(&mut self, packet: &[u8]) -> Result<Outcome> {
-        let mut buffer = vec![0; packet.len()];
-        let result = self.program()?.test_run(TestRunOptions {
-            data_in: Some(packet),
-            data_out: Some(&mut buffer),
-            ..TestRunOptions::new()
-        })?;
-        buffer.truncate(result.data_size_out as usize);
-        let reason = self.reason(packet.len())?;
-        let fate = match result.return_value {
-            XDP_PASS => Fate::Pass,
-            XDP_TX if reason.fate() == Fate::Reset => Fate::Reset,
-            XDP_TX => Fate::Transmit,
-            XDP_DROP => Fate::Drop,
-            XDP_ABORTED => bail!("the program aborted, and counted {reason:?}"),
-            other => bail!("the program returned {other}, and counted {reason:?}"),
-        };
+    pub fn run<A: Mapped>(&mut self, packet: &[u8]) -> Result<Outcome<A>> {
+        let passage = self.pass(packet)?;
         Ok(Outcome {
-            reason,
-            fate,
-            frame: (fate != Fate::Drop).then_some(buffer),
+            passage,
             connections: self.connections()?,
         })
+    }
+
+    /// What becomes of `packet` alone.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn pass(&mut self, packet: &[u8]) -> Result<Passage> {
+        let (action, frame) = self.test_run(packet)?;
+        let reason = self.reason(packet.len())?;
+        passage(action, frame, reason)
+    }
+
+    /// What becomes of `packet` if its verdict is that of `expected`: a tenth of
+    /// the time that [`Self::pass`] takes, which looks for the verdict's reason.
+    ///
+    /// # Errors
+    /// As for [`Self::run`], and where it is another verdict.
+    pub fn pass_as(&mut self, packet: &[u8], expected: Reason) -> Result<Passage> {
+        let (action, frame) = self.test_run(packet)?;
+        let number = expected as u32;
+        let after = total(&self.verdicts.get(&number, 0)?);
+        let before = &mut self.counted[expected as usize];
+        let one_more = after.packets == before.packets + 1;
+        *before = after;
+        if !one_more {
+            let reason = self.reason(packet.len());
+            bail!("verdict {reason:?}, expected {expected:?}");
+        }
+        passage(action, frame, expected)
+    }
+
+    fn test_run(&self, packet: &[u8]) -> Result<(u32, Vec<u8>)> {
+        let mut frame = vec![0; packet.len()];
+        let result = self.program()?.test_run(TestRunOptions {
+            data_in: Some(packet),
+            data_out: Some(&mut frame),
+            ..TestRunOptions::new()
+        })?;
+        frame.truncate(result.data_size_out as usize);
+        Ok((result.return_value, frame))
     }
 
     /// How long the program takes for `packet`, which is run `repeat` times on
@@ -204,22 +188,20 @@ impl Kernel {
             .duration)
     }
 
-    /// What FLOWS and PENDING hold.
+    /// What the tables hold of connections.
     ///
     /// # Errors
     /// A map cannot be read.
-    pub fn connections(&self) -> Result<Connections> {
-        let flows: Vec<_> = self.flows.iter().collect::<Result<_, _>>()?;
-        let pending: Vec<_> = self.pending.iter().collect::<Result<_, _>>()?;
-        Ok(Connections::new(flows, pending))
+    pub fn connections<A: Mapped>(&mut self) -> Result<Connections<A>> {
+        self.maps.connections()
     }
 
     /// When the last segment of the flow under `key` passed.
     ///
     /// # Errors
     /// There is no such flow.
-    pub fn last_seen(&self, key: &Key) -> Result<Tick> {
-        Ok(self.flows.get(key, 0)?.last_seen)
+    pub fn last_seen<A: Mapped>(&mut self, key: &FlowKey<A>) -> Result<Tick> {
+        A::maps(&mut self.maps).last_seen(key)
     }
 
     /// How many packets of `service` were counted for `reason`.
@@ -249,10 +231,10 @@ impl Kernel {
     }
 
     /// The events since the last call.
-    pub fn events(&mut self) -> Vec<Event<Ipv4>> {
+    pub fn events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(bytes) = self.events.next() {
-            events.extend(read_from::<Event<Ipv4>>(&bytes));
+            events.extend(read_from::<Event>(&bytes));
         }
         events
     }
@@ -296,17 +278,23 @@ fn program_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
     Ok(program.try_into()?)
 }
 
-fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T> {
-    let map = ebpf
-        .take_map(name)
-        .with_context(|| format!("no map {name}"))?;
-    Ok(map.try_into()?)
-}
-
-fn clear<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<()> {
-    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
-    for key in keys {
-        map.remove(&key)?;
-    }
-    Ok(())
+/// What the program's `action` for `reason` means.
+fn passage(action: u32, frame: Vec<u8>, reason: Reason) -> Result<Passage> {
+    let (fate, way) = match action {
+        XDP_PASS if reason.fate() != Fate::Pass => (Fate::Deliver, Way::None),
+        XDP_PASS => (Fate::Pass, Way::None),
+        XDP_TX if reason.fate() == Fate::Reset => (Fate::Reset, Way::Back),
+        XDP_TX => (Fate::Transmit, Way::Back),
+        XDP_REDIRECT if reason.fate() == Fate::Reset => (Fate::Reset, Way::Across),
+        XDP_REDIRECT => (Fate::Transmit, Way::Across),
+        XDP_DROP => (Fate::Drop, Way::None),
+        XDP_ABORTED => bail!("the program aborted, and counted {reason:?}"),
+        other => bail!("the program returned {other}, and counted {reason:?}"),
+    };
+    Ok(Passage {
+        reason,
+        fate,
+        way,
+        frame: (fate != Fate::Drop).then_some(frame),
+    })
 }

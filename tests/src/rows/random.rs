@@ -1,18 +1,22 @@
 //! Random worlds and packets, all from one seed: what nobody would think of
 //! writing down as a row.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::flow::{FlowKey, Progress};
+use lb_common::service::{Algorithm, Options, Rule};
+use lb_common::target::{Mode, TargetId};
 
-use super::connections::{Connections, Key};
+use super::connections::Connections;
+use super::family::Family;
 use super::frame::{
-    ACK, Checksum, ETH, FIN, HEADERS, IP, Leg, PSH, RST, SYN, Tcp, finish_ip, finish_tcp, segment,
+    ACK, Checksum, ETH, FIN, HEADERS6, IP, IP6, Leg, PSH, RST, SYN, TCP, Tcp, finish_ip,
+    finish_tcp, segment,
 };
 use super::kernel::FRAME_MAX;
 use super::world::{
-    CLIENT, CLIENT_MAC, FLOWS_MAX, FROM_CLIENT, FROM_SERVER, HEIR_TARGET, SLOT, STRANGER, TARGET,
-    VIP, World,
+    CLIENT, CLIENT_MAC, FLOWS_MAX, FROM_CLIENT, FROM_SERVER, HEIR_TARGET, NIC, SERVICE, SLOT,
+    STRANGER, TARGET, VIP, World,
 };
 
 /// A source of numbers that look random: splitmix64, so that a seed means the
@@ -58,7 +62,9 @@ impl Random {
 /// A world in some state.
 #[must_use]
 pub fn world(random: &mut Random) -> World {
-    let world = World::new();
+    let world = World::new().target(|target| {
+        target.hop.ifindex = random.one_of(&[NIC, NIC, 7]);
+    });
     let world = match random.below(8) {
         0 => world,
         1 => world.opened(),
@@ -67,12 +73,13 @@ pub fn world(random: &mut Random) -> World {
         4 => world.answered(5000).without_forward_half(),
         5 => world.with_port_reserved(),
         6 => world.with_port_taken(),
-        _ => world.progressed(Progress {
-            client_fin: random.one_of(&[0, 1]),
-            server_fin: random.one_of(&[0, 1, Progress::FIRST]),
-            reset: random.one_of(&[0, 0, 1]),
-            answered: 0,
-        }),
+        _ => world.progressed(random.one_of(&[
+            Progress(0),
+            Progress::CLIENT_FIN,
+            Progress::SERVER_FIN.with(Progress::SERVER_FIRST),
+            Progress::CLIENT_FIN.with(Progress::SERVER_FIN),
+            Progress::RESET,
+        ])),
     };
     let room = random.below(5);
     if random.once_in(3) && world.connections.flows.len() + room <= FLOWS_MAX {
@@ -83,8 +90,8 @@ pub fn world(random: &mut Random) -> World {
 
 /// The same world after the agent may have done something.
 #[must_use]
-pub fn turn(random: &mut Random, mut world: World) -> World {
-    match random.below(8) {
+pub fn turn<A: Family>(random: &mut Random, mut world: World<A>) -> World<A> {
+    match random.below(12) {
         0 => world.cut(),
         1 => world.cut().handed_over(),
         2 => world.handed_over(),
@@ -94,35 +101,78 @@ pub fn turn(random: &mut Random, mut world: World) -> World {
             world
         }
         5 if random.once_in(2) => {
-            let target = world.targets.get_mut(&TARGET).expect("it is there");
-            target.snat_count = random.one_of(&[0, 1, 2, 31_744]);
+            world.snats[0].count = random.one_of(&[0, 1, 2, 31_744]);
+            world
+        }
+        6 => reconfigured(random, world),
+        7 => world.target(|target| {
+            target.accepts = random.one_of(&[0, 1]);
+            target.max_connections = random.one_of(&[0, 0, 1, 2]);
+        }),
+        8 if random.once_in(2) => {
+            let mode = random.one_of(&[Mode::Nat, Mode::Dsr]);
+            world.target(|target| target.mode = mode as u8)
+        }
+        9 if random.once_in(4) => {
+            let open = random.one_of(&[0, 1, super::world::CONNECTIONS_MAX]);
+            world.connections.open.insert(TargetId::NONE, open);
             world
         }
         _ => world,
     }
 }
 
+/// Another configuration of the service. Nothing that chance or time decide.
+fn reconfigured<A: Family>(random: &mut Random, mut world: World<A>) -> World<A> {
+    for service in world.services.values_mut() {
+        let algorithms = [
+            Algorithm::Maglev,
+            Algorithm::SourceHash,
+            Algorithm::RoundRobin,
+        ];
+        service.algorithm = random.one_of(&algorithms) as u8;
+        service.slots = random.one_of(&[0, 1, 1, 2]);
+        service.max_connections = random.one_of(&[0, 0, 1]);
+        service.source_connections = random.one_of(&[0, 0, 1]);
+        service.source_interval = random.one_of(&[0, 0, u32::MAX]);
+        service.source_burst = 1;
+        service.affinity = random.one_of(&[0, 0, u32::MAX]);
+        service.options = Options(random.one_of(&[0, 0, 1, 2, 4, 12]));
+    }
+    let source = A::like(random.one_of(&[CLIENT.0, STRANGER]));
+    let rule = random.one_of(&[Rule::ALLOW, Rule::DENY]);
+    world.rules.insert((SERVICE, source), rule);
+    world
+}
+
 /// A packet for a world that has `connections`.
 #[must_use]
-pub fn packet(random: &mut Random, connections: &Connections) -> Vec<u8> {
+pub fn packet<A: Family>(random: &mut Random, connections: &Connections<A>) -> Vec<u8> {
     let (leg, awaited) = place(random, connections);
     let mut frame = tcp(random, leg, awaited).build();
     if random.once_in(3) {
+        let header = if leg.source.0.is_ipv4() { IP } else { IP6 };
         for _ in 0..=random.below(3) {
-            mutate(random, &mut frame);
+            mutate(random, &mut frame, header);
         }
-        frame.truncate(FRAME_MAX);
     }
+    if random.once_in(6) && frame.len() >= ETH {
+        for _ in 0..random.one_of(&[1, 1, 2, 3]) {
+            let tag = [0x81, 0x00, random.byte(), random.byte()];
+            frame.splice(12..12, random.one_of(&[tag, tag, [0x88, 0xa8, 0, 7]]));
+        }
+    }
+    frame.truncate(FRAME_MAX);
     frame
 }
 
 /// Where a packet comes from: more often than not, where a connection is.
 /// With it, the acknowledgment that would finish a handshake there.
-fn place(random: &mut Random, connections: &Connections) -> (Leg, Option<u32>) {
-    let Connections { flows, pending } = connections;
+fn place<A: Family>(random: &mut Random, connections: &Connections<A>) -> (Leg, Option<u32>) {
+    let Connections { flows, pending, .. } = connections;
     let known = flows.len() + pending.len();
     if known == 0 || random.once_in(4) {
-        return (anywhere(random), None);
+        return (anywhere::<A>(random), None);
     }
     let at = random.below(known);
     let mut keys = flows.keys().chain(pending.keys());
@@ -134,19 +184,21 @@ fn place(random: &mut Random, connections: &Connections) -> (Leg, Option<u32>) {
     (leg_of(key), awaited)
 }
 
-fn anywhere(random: &mut Random) -> Leg {
+fn anywhere<A: Family>(random: &mut Random) -> Leg {
     let mut leg = random.one_of(&[FROM_CLIENT, FROM_CLIENT, FROM_CLIENT, FROM_SERVER]);
     match random.below(6) {
         0 => leg.source = (STRANGER, CLIENT.1),
         1 => leg.source.1 = random.one_of(&[40_001, 1024, 65_535, 0]),
         2 => leg.destination.1 = random.one_of(&[22, 8081, 1024]),
-        3 => leg.destination.0 = random.one_of(&[VIP.0, Ipv4Addr::BROADCAST]),
+        3 => leg.destination.0 = random.one_of(&[VIP.0, IpAddr::V4(Ipv4Addr::BROADCAST)]),
         _ => {}
     }
+    leg.source.0 = A::like(leg.source.0).into();
+    leg.destination.0 = A::like(leg.destination.0).into();
     leg
 }
 
-fn leg_of(key: &Key) -> Leg {
+fn leg_of<A: Family>(key: &FlowKey<A>) -> Leg {
     let FlowKey {
         source,
         destination,
@@ -174,6 +226,10 @@ fn tcp(random: &mut Random, leg: Leg, awaited: Option<u32>) -> Tcp {
     let any = random.number() as u32;
     let numbers = [0, 1000, 1001, 5000, 5001, u32::MAX, any];
     let acknowledgment = match awaited {
+        // At and around the ends of what proves that a client is no forger.
+        Some(awaited) if random.once_in(4) => {
+            awaited.wrapping_add(random.one_of(&[u32::MAX, 1, 0xffff, 0x1_0000]))
+        }
         Some(awaited) if random.once_in(2) => awaited,
         _ => random.one_of(&numbers),
     };
@@ -181,7 +237,7 @@ fn tcp(random: &mut Random, leg: Leg, awaited: Option<u32>) -> Tcp {
         0..3 => 0,
         3 => random.below(16),
         4 => random.below(600),
-        _ => random.below(FRAME_MAX - HEADERS - 64),
+        _ => random.below(FRAME_MAX - HEADERS6 - 80),
     };
     let bytes: Vec<u8> = (0..payload).map(|_| random.byte()).collect();
     let options = vec![1; 4 * random.one_of(&[0, 0, 3, 10])];
@@ -194,16 +250,28 @@ fn tcp(random: &mut Random, leg: Leg, awaited: Option<u32>) -> Tcp {
         .padding(random.one_of(&[0, 0, 1, 6, 24]))
 }
 
-/// Changes something, and in half of the cases lets the checksums agree.
-fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
+/// Changes something in a frame whose network header has `header` bytes, and
+/// in half of the cases lets the checksums agree.
+fn mutate(random: &mut Random, frame: &mut Vec<u8>, header: usize) {
+    let transport = ETH + header;
     match random.below(8) {
         0 => frame.truncate(random.below(frame.len() + 1)),
-        1 => frame.truncate(ETH + random.below(HEADERS - ETH + 2)),
+        1 => frame.truncate(ETH + random.below(header + TCP + 2)),
         2 => frame.extend(vec![0; random.below(64)]),
         3 => *frame = (0..random.below(128)).map(|_| random.byte()).collect(),
-        4 => set(random, frame, &[ETH, ETH + 2, ETH + 3, ETH + 6, ETH + 9]),
-        5 => set(random, frame, &[ETH + IP + 12, ETH + IP + 13, ETH + 8]),
-        6 => set(random, frame, &[12, 13, ETH + 12, ETH + 16, ETH + IP + 16]),
+        4 if header == IP => set(random, frame, &[ETH, ETH + 2, ETH + 3, ETH + 6, ETH + 9]),
+        4 => {
+            set(random, frame, &[ETH, ETH + 4, ETH + 5, ETH + 6]);
+            if let Some(next) = frame.get_mut(ETH + 6).filter(|_| random.once_in(2)) {
+                *next = random.one_of(&[0, 6, 17, 43, 44, 51, 60]);
+            }
+        }
+        5 => set(random, frame, &[transport + 12, transport + 13, ETH + 8]),
+        6 => set(
+            random,
+            frame,
+            &[12, 13, transport - 8, transport - 4, transport + 16],
+        ),
         _ => {
             for _ in 0..=random.below(8) {
                 if let Some(bit) = frame.len().checked_mul(8).filter(|bits| *bits > 0) {
@@ -213,15 +281,9 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
             }
         }
     }
-    let total = match frame.get(ETH + 2..ETH + 4) {
-        Some(bytes) => usize::from(u16::from_be_bytes([bytes[0], bytes[1]])),
-        None => return,
-    };
-    if random.once_in(2) && frame.len() >= HEADERS {
+    if random.once_in(2) {
         finish_ip(frame);
-        if (IP + 20..=frame.len() - ETH).contains(&total) {
-            finish_tcp(frame);
-        }
+        finish_tcp(frame);
     }
 }
 
@@ -235,9 +297,16 @@ fn set(random: &mut Random, frame: &mut [u8], places: &[usize]) {
 
 /// A world whose connections live on in another state of the agent's tables.
 #[must_use]
-pub fn next(random: &mut Random, world: &World, connections: Connections) -> World {
+pub fn next<A: Family>(
+    random: &mut Random,
+    world: &World<A>,
+    connections: Connections<A>,
+) -> World<A> {
     let mut next = world.clone();
     next.connections = connections;
+    // What the flows show is counted from them.
+    next.connections.open.clear();
+    next.connections.open_of_services.clear();
     if random.once_in(4) {
         next.slots
             .insert(SLOT, random.one_of(&[TARGET, HEIR_TARGET]));

@@ -1,6 +1,6 @@
 //! Rows about segments that no connection will come of.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use lb_common::addr::Port;
 use lb_common::target::TargetId;
@@ -108,8 +108,8 @@ fn no_port() -> Vec<Row> {
         row(sentence, given.clone(), syn).resets(Reason::PortsExhausted, refusal(1001), given)
     };
     let ports = |count, mut world: World| {
-        let target = world.targets.get_mut(&TARGET).expect("it is there");
-        (target.snat_first, target.snat_count) = (SNAT.1, count);
+        let snat = &mut world.snats[0];
+        (snat.first, snat.count) = (SNAT.1, count);
         world
     };
     vec![
@@ -124,6 +124,10 @@ fn no_port() -> Vec<Row> {
         exhausted(
             "a SYN is refused where the target has no ports at all",
             ports(0, World::new()),
+        ),
+        exhausted(
+            "a SYN is refused where the target has no address to come from",
+            World::new().target(|target| target.first_snat = 9),
         ),
     ]
 }
@@ -210,7 +214,7 @@ fn not_ours() -> Vec<Row> {
         ..FROM_CLIENT
     };
     let other_address = Leg {
-        destination: (Ipv4Addr::new(10, 0, 0, 1), VIP.1),
+        destination: (IpAddr::from([10, 0, 0, 1]), VIP.1),
         ..FROM_CLIENT
     };
     vec![

@@ -140,10 +140,7 @@ fn reopened() -> Vec<Row> {
         ),
         to_heir(
             "a SYN of a half-closed connection that was cut off meets the new target",
-            World::new().progressed(Progress {
-                client_fin: 1,
-                ..Progress::default()
-            }),
+            World::new().progressed(Progress::CLIENT_FIN),
         ),
         to_heir(
             "a SYN sent again after the cut meets the new target",

@@ -1,16 +1,19 @@
 //! The world of the rows: one client, one balancer, a service with one
 //! server, and how far their connection has come.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 
-use lb_common::addr::{Ipv4, Mac, Port};
+use lb_common::addr::{Address, Ipv4, Mac, Port};
 use lb_common::fake::FakeTables;
 use lb_common::flow::{Direction, Flow, FlowKey, Owner, Pending, Progress, Tick};
-use lb_common::service::{Listener, Service, ServiceId};
-use lb_common::target::{Generation, Hop, Target, TargetId};
+use lb_common::service::{Listener, Rule, Service, ServiceId};
+use lb_common::target::{Generation, Hop, Load, Snat, Target, TargetId};
 
-use super::connections::{Connections, Entry, Key};
+use super::connections::{Connections, Entry};
+use super::family::Family;
 use super::frame::{Leg, MacAddress};
 
 /// The client's NIC.
@@ -23,19 +26,19 @@ pub const SERVER_MAC: MacAddress = [2, 0, 0, 0, 0, 11];
 pub const HEIR_MAC: MacAddress = [2, 0, 0, 0, 0, 12];
 
 /// The client.
-pub const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 0, 0, 9), 40_000);
+pub const CLIENT: (IpAddr, u16) = (ipv4([10, 0, 0, 9]), 40_000);
 /// What it connects to.
-pub const VIP: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 0, 0, 100), 8080);
+pub const VIP: (IpAddr, u16) = (ipv4([10, 0, 0, 100]), 8080);
 /// What the server takes for its client: the client's port, folded into the
-/// target's range.
-pub const SNAT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 0, 0, 101), 8256);
+/// range of [`PORTS`].
+pub const SNAT: (IpAddr, u16) = (ipv4([10, 0, 0, 101]), 8256);
 /// The server.
-pub const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 0, 0, 11), 9000);
+pub const SERVER: (IpAddr, u16) = (ipv4([10, 0, 0, 11]), 9000);
 /// The server that takes over.
-pub const HEIR: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 0, 0, 12), 9000);
+pub const HEIR: (IpAddr, u16) = (ipv4([10, 0, 0, 12]), 9000);
 
 /// Another client.
-pub const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 99);
+pub const STRANGER: IpAddr = ipv4([10, 0, 0, 99]);
 
 /// From the client, as it arrives.
 pub const FROM_CLIENT: Leg = leg(CLIENT_MAC, BALANCER_MAC, CLIENT, VIP);
@@ -54,19 +57,27 @@ pub const SERVICE: ServiceId = ServiceId(3);
 pub const TARGET: TargetId = TargetId(5);
 /// The server that takes over.
 pub const HEIR_TARGET: TargetId = TargetId(6);
-/// The service's only slot.
+/// The service's only slot; its members follow.
 pub const SLOT: u32 = 40;
-/// The first port of [`TARGET`]'s range, and how many there are.
+/// The first port of the SNAT address' range, and how many there are.
 pub const PORTS: (u16, u16) = (1024, 31_744);
 
 /// How many entries FLOWS takes, in every row.
 pub const FLOWS_MAX: usize = 16;
+/// How many connections there may be, in every row.
+pub const CONNECTIONS_MAX: u32 = 1000;
+/// The NIC that packets come by: where BPF_PROG_TEST_RUN lets them arrive.
+pub const NIC: u32 = 1;
+
+const fn ipv4([a, b, c, d]: [u8; 4]) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
 
 const fn leg(
     from: MacAddress,
     to: MacAddress,
-    source: (Ipv4Addr, u16),
-    destination: (Ipv4Addr, u16),
+    source: (IpAddr, u16),
+    destination: (IpAddr, u16),
 ) -> Leg {
     Leg {
         from,
@@ -78,20 +89,27 @@ const fn leg(
 
 /// The state of all tables.
 #[derive(Clone, Debug)]
-pub struct World {
+pub struct World<A: Address = Ipv4> {
     /// SERVICES.
-    pub services: BTreeMap<Listener<Ipv4>, Service>,
+    pub services: BTreeMap<Listener<A>, Service>,
     /// SLOTS.
     pub slots: BTreeMap<u32, TargetId>,
     /// TARGETS.
-    pub targets: BTreeMap<TargetId, Target<Ipv4>>,
+    pub targets: BTreeMap<TargetId, Target<A>>,
+    /// SNATS.
+    pub snats: Vec<Snat<A>>,
     /// GENERATIONS.
     pub generations: BTreeMap<TargetId, Generation>,
-    /// FLOWS and PENDING.
-    pub connections: Connections,
+    /// PREFIXES: exact addresses only.
+    pub rules: BTreeMap<(ServiceId, A), Rule>,
+    /// TURNS.
+    pub turns: BTreeMap<ServiceId, u32>,
+    /// FLOWS, PENDING, SOURCES and AFFINITIES. What is counted as open here
+    /// is open besides what the flows show.
+    pub connections: Connections<A>,
 }
 
-impl World {
+impl<A: Address> World<A> {
     /// Nothing at all.
     #[must_use]
     pub fn empty() -> Self {
@@ -99,66 +117,12 @@ impl World {
             services: BTreeMap::new(),
             slots: BTreeMap::new(),
             targets: BTreeMap::new(),
+            snats: Vec::new(),
             generations: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            turns: BTreeMap::new(),
             connections: Connections::default(),
         }
-    }
-
-    /// One service with one server, and no connection yet.
-    #[must_use]
-    pub fn new() -> Self {
-        let listener = Listener::new(VIP.0.into(), Port::new(VIP.1));
-        Self {
-            services: [(listener, Service::new(SERVICE, SLOT, 1))].into(),
-            slots: [(SLOT, TARGET)].into(),
-            targets: [
-                (TARGET, target(SERVER, SERVER_MAC)),
-                (HEIR_TARGET, target(HEIR, HEIR_MAC)),
-            ]
-            .into(),
-            generations: [(TARGET, Generation(7)), (HEIR_TARGET, Generation(1))].into(),
-            connections: Connections::default(),
-        }
-    }
-
-    /// The client's SYN was forwarded.
-    #[must_use]
-    pub fn opened(self) -> Self {
-        self.pending(Progress::default(), 0)
-    }
-
-    /// The server's SYN+ACK was forwarded; it bore `sequence`.
-    #[must_use]
-    pub fn answered(self, sequence: u32) -> Self {
-        let answered = Progress {
-            answered: 1,
-            ..Progress::default()
-        };
-        self.pending(answered, sequence)
-    }
-
-    fn pending(mut self, answered: Progress, server_sequence: u32) -> Self {
-        let (forward, mut reply) = self.pair();
-        reply.1.progress = answered;
-        let (forward, mut reply) = (unanswered(forward), unanswered(reply));
-        reply.1.server_sequence = server_sequence;
-        self.connections.pending.extend([forward, reply]);
-        self
-    }
-
-    /// The handshake is done.
-    #[must_use]
-    pub fn established(self) -> Self {
-        self.progressed(Progress::default())
-    }
-
-    /// The handshake is done, and this has happened since.
-    #[must_use]
-    pub fn progressed(mut self, progress: Progress) -> Self {
-        let (mut forward, reply) = self.pair();
-        forward.1.progress = progress;
-        self.connections.flows.extend([forward, reply]);
-        self
     }
 
     /// The server's target was cut off.
@@ -180,6 +144,169 @@ impl World {
     #[must_use]
     pub fn leaderless(mut self) -> Self {
         self.slots.insert(SLOT, TargetId::NONE);
+        self
+    }
+
+    /// The server's target, changed.
+    ///
+    /// # Panics
+    /// There is no such target.
+    #[must_use]
+    pub fn target(mut self, change: impl FnOnce(&mut Target<A>)) -> Self {
+        change(self.targets.get_mut(&TARGET).expect("it is there"));
+        self
+    }
+
+    /// Every service, changed.
+    #[must_use]
+    pub fn service(mut self, change: impl Fn(&mut Service)) -> Self {
+        self.services.values_mut().for_each(change);
+        self
+    }
+
+    /// So many connections of the server's target are open besides what FLOWS
+    /// shows.
+    #[must_use]
+    pub fn busy(mut self, open: u32) -> Self {
+        self.connections.open = [(TARGET, open), (TargetId::NONE, open)].into();
+        self.connections.open_of_services = [(SERVICE, open)].into();
+        self
+    }
+
+    /// What the tables hold of connections, without moments.
+    #[must_use]
+    pub fn settled(&self) -> Connections<A> {
+        self.connections.clone().counted().timeless()
+    }
+
+    /// The addresses that are ours: those that connections came to, too.
+    pub fn addresses(&self) -> impl Iterator<Item = A> {
+        let Connections { flows, pending, .. } = &self.connections;
+        let keys = flows.keys().chain(pending.keys());
+        let listeners = self.services.keys().map(|listener| listener.address);
+        listeners
+            .chain(self.snats.iter().map(|snat| snat.address))
+            .chain(keys.map(|key| key.destination))
+    }
+
+    /// The same state in tables of ordinary memory.
+    #[must_use]
+    pub fn tables(&self) -> FakeTables<A> {
+        let Self {
+            services,
+            slots,
+            targets,
+            snats,
+            generations,
+            rules,
+            turns,
+            connections,
+        } = self.clone();
+        let Connections {
+            flows,
+            pending,
+            sources,
+            affinities,
+            open,
+            open_of_services,
+        } = connections.counted();
+        let tables = FakeTables {
+            services,
+            slots,
+            targets,
+            snats,
+            generations,
+            rules,
+            flows_max: FLOWS_MAX,
+            connections_max: CONNECTIONS_MAX,
+            ..FakeTables::default()
+        };
+        *tables.turns.borrow_mut() = turns;
+        *tables.pending.borrow_mut() = pending;
+        *tables.flows.borrow_mut() = cells(flows);
+        *tables.sources.borrow_mut() = cells(sources);
+        *tables.affinities.borrow_mut() = affinities;
+        let load = |open| Load { open, latency: 0 };
+        let loads = open.into_iter().map(|(id, open)| (id, load(open)));
+        *tables.load.borrow_mut() = loads.collect();
+        *tables.service_load.borrow_mut() = open_of_services;
+        tables
+    }
+}
+
+fn cells<K: Ord, V>(values: BTreeMap<K, V>) -> BTreeMap<K, Rc<Cell<V>>> {
+    let cells = values.into_iter();
+    cells
+        .map(|(key, value)| (key, Rc::new(Cell::new(value))))
+        .collect()
+}
+
+impl World {
+    /// One service with one server, and no connection yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let listener = Listener::new(Ipv4::like(VIP.0), Port::new(VIP.1));
+        let service = Service {
+            id: SERVICE,
+            first_slot: SLOT,
+            slots: 1,
+            members: 2,
+            ..Service::default()
+        };
+        let snat = Snat {
+            address: Ipv4::like(SNAT.0),
+            first: PORTS.0,
+            count: PORTS.1,
+        };
+        Self {
+            services: [(listener, service)].into(),
+            slots: [(SLOT, TARGET), (SLOT + 1, TARGET), (SLOT + 2, HEIR_TARGET)].into(),
+            targets: [
+                (TARGET, target(SERVER, SERVER_MAC)),
+                (HEIR_TARGET, target(HEIR, HEIR_MAC)),
+            ]
+            .into(),
+            snats: vec![snat],
+            generations: [(TARGET, Generation(7)), (HEIR_TARGET, Generation(1))].into(),
+            ..Self::empty()
+        }
+    }
+
+    /// The client's SYN was forwarded.
+    #[must_use]
+    pub fn opened(self) -> Self {
+        self.pending(Progress::default(), 0)
+    }
+
+    /// The server's SYN+ACK was forwarded; it bore `sequence`.
+    #[must_use]
+    pub fn answered(self, sequence: u32) -> Self {
+        self.pending(Progress::ANSWERED, sequence)
+    }
+
+    fn pending(mut self, answered: Progress, server_sequence: u32) -> Self {
+        let (forward, mut reply) = self.pair();
+        reply.1.progress = answered;
+        let (forward, mut reply) = (unanswered(forward), unanswered(reply));
+        reply.1.server_sequence = server_sequence;
+        self.connections.pending.extend([forward, reply]);
+        self
+    }
+
+    /// The handshake is done.
+    #[must_use]
+    pub fn established(self) -> Self {
+        self.progressed(Progress::default())
+    }
+
+    /// The handshake is done, and this has happened since.
+    #[must_use]
+    pub fn progressed(mut self, progress: Progress) -> Self {
+        let (mut forward, mut reply) = self.pair();
+        forward.1.progress = progress;
+        // What it was in PENDING.
+        reply.1.progress = Progress::ANSWERED;
+        self.connections.flows.extend([forward, reply]);
         self
     }
 
@@ -214,9 +341,8 @@ impl World {
     #[must_use]
     pub fn with_port_reserved(mut self) -> Self {
         let (forward, reply) = self.pair_of(TARGET, (STRANGER, CLIENT.1), SNAT.1);
-        self.connections
-            .pending
-            .extend([forward, reply].map(unanswered));
+        let both = [forward, reply].map(unanswered);
+        self.connections.pending.extend(both);
         self
     }
 
@@ -232,9 +358,8 @@ impl World {
     #[must_use]
     pub fn opened_from(mut self, port: u16) -> Self {
         let (forward, reply) = self.pair_of(TARGET, CLIENT, port);
-        self.connections
-            .pending
-            .extend([forward, reply].map(unanswered));
+        let both = [forward, reply].map(unanswered);
+        self.connections.pending.extend(both);
         self
     }
 
@@ -254,71 +379,37 @@ impl World {
     }
 
     /// The two flows, forward and reply, of `client`'s connection to `target`,
-    /// which sees it come from `port`.
+    /// which sees it come from `port` of the SNAT address.
     #[must_use]
-    pub fn pair_of(&self, target: TargetId, client: (Ipv4Addr, u16), port: u16) -> (Entry, Entry) {
-        let Target {
-            server,
-            snat,
-            port: server_port,
-            ..
-        } = self.targets[&target];
-        let forward = key(client, VIP);
-        let reply = Key {
-            source: server,
-            destination: snat,
-            source_port: server_port,
-            destination_port: Port::new(port),
-        };
-        let owner = Owner {
-            service: SERVICE,
-            target,
-            generation: self.generations[&target],
-        };
-        let flow = |key: &Key, rewrite: Key, direction, hop| {
-            Flow::new(key, rewrite, direction, owner, hop, Tick(0))
-        };
-        let there = flow(
-            &forward,
-            reply.reversed(),
-            Direction::Forward,
-            Hop::default(),
-        );
-        let back = flow(
-            &reply,
-            forward.reversed(),
-            Direction::Reply,
-            hop(CLIENT_MAC),
-        );
-        ((forward, there), (reply, back))
+    pub fn pair_of(&self, target: TargetId, client: (IpAddr, u16), port: u16) -> (Entry, Entry) {
+        self.pair_via(target, client, (SNAT.0, port))
     }
 
-    /// The same state in tables of ordinary memory.
+    /// The same where the target sees it come from `snat`.
     #[must_use]
-    pub fn tables(&self) -> FakeTables {
-        let Self {
-            services,
-            slots,
-            targets,
-            generations,
-            connections,
-        } = self.clone();
-        let tables = FakeTables {
-            services,
-            slots,
-            targets,
-            generations,
-            flows_max: FLOWS_MAX,
-            ..FakeTables::default()
+    pub fn pair_via(
+        &self,
+        id: TargetId,
+        client: (IpAddr, u16),
+        snat: (IpAddr, u16),
+    ) -> (Entry, Entry) {
+        let target = self.targets[&id];
+        let forward: FlowKey<Ipv4> = key(client, VIP);
+        let server = (target.server.into(), target.port.number());
+        let reply = key(server, snat);
+        let owner = Owner {
+            service: SERVICE,
+            target: id,
+            generation: self.generations[&id],
+            mode: target.mode(),
         };
-        *tables.pending.borrow_mut() = connections.pending;
-        let cell = |flow| std::rc::Rc::new(std::cell::Cell::new(flow));
-        *tables.flows.borrow_mut() = connections
-            .flows
-            .into_iter()
-            .map(|(key, flow)| (key, cell(flow)))
-            .collect();
-        tables
+        let flow = |key: &FlowKey<Ipv4>, rewrite, direction, hop| {
+            Flow::new(key, rewrite, direction, owner, hop, Tick(0))
+        };
+        let (there, back) = (reply.reversed(), forward.reversed());
+        let there = flow(&forward, there, Direction::Forward, Hop::default());
+        let back = flow(&reply, back, Direction::Reply, hop(CLIENT_MAC));
+        ((forward, there), (reply, back))
     }
 }
 
@@ -329,44 +420,50 @@ impl Default for World {
 }
 
 /// An entry of PENDING whose server has said nothing yet.
-fn unanswered((key, flow): Entry) -> (Key, Pending<Ipv4>) {
+#[must_use]
+pub fn unanswered<A: Address>((key, flow): Entry<A>) -> (FlowKey<A>, Pending<A>) {
     let pending = Pending {
         flow,
         server_sequence: 0,
+        opened: 0,
+        reserved: 0,
     };
     (key, pending)
 }
 
 /// The key of what goes from `source` to `destination`.
 #[must_use]
-pub fn key(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Key {
+pub fn key<A: Family>(source: (IpAddr, u16), destination: (IpAddr, u16)) -> FlowKey<A> {
     FlowKey {
-        source: source.0.into(),
-        destination: destination.0.into(),
+        source: A::like(source.0),
+        destination: A::like(destination.0),
         source_port: Port::new(source.1),
         destination_port: Port::new(destination.1),
     }
 }
 
-/// The way from the balancer to `neighbour`.
+/// The way from the balancer to `neighbour`, back by the NIC that packets
+/// come by.
 #[must_use]
 pub fn hop(neighbour: MacAddress) -> Hop {
     Hop {
         destination: Mac::from(neighbour),
         source: Mac::from(BALANCER_MAC),
+        ifindex: NIC,
     }
 }
 
 /// A server as the service sees it.
 #[must_use]
-pub fn target(server: (Ipv4Addr, u16), mac: MacAddress) -> Target<Ipv4> {
+pub fn target(server: (IpAddr, u16), mac: MacAddress) -> Target<Ipv4> {
     Target {
-        server: server.0.into(),
-        snat: SNAT.0.into(),
+        server: Ipv4::like(server.0),
         port: Port::new(server.1),
-        snat_first: PORTS.0,
-        snat_count: PORTS.1,
+        snats: 1,
         service: SERVICE,
         hop: hop(mac),
+        weight: 1,
+        accepts: 1,
+        ..Target::default()
     }
 }

@@ -2,7 +2,7 @@
 //! them, or as many as there is time for.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddrV4, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -26,10 +26,11 @@ const CHUNK: usize = 64 * 1024;
 /// If the connection fails, stands still for ten seconds, or a byte differs.
 pub fn echo(
     namespace: &Namespace,
-    target: SocketAddrV4,
+    target: impl Into<SocketAddr>,
     bytes: usize,
     seed: u64,
 ) -> Result<Duration> {
+    let target = target.into();
     namespace.enter(|| {
         let begun = Instant::now();
         let mut left = bytes;
@@ -56,7 +57,8 @@ pub struct Transfer {
 
 impl Transfer {
     /// Connects from `namespace` to the echo server at `target` and begins.
-    pub fn start(namespace: &Namespace, target: SocketAddrV4, seed: u64) -> Self {
+    pub fn start(namespace: &Namespace, target: impl Into<SocketAddr>, seed: u64) -> Self {
+        let target = target.into();
         let stop = Arc::new(AtomicBool::new(false));
         let received = Arc::new(AtomicUsize::new(0));
         let (stopped, counter) = (Arc::clone(&stop), Arc::clone(&received));
@@ -92,8 +94,8 @@ impl Transfer {
     }
 }
 
-fn connect(target: SocketAddrV4) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&target.into(), TIMEOUT)
+fn connect(target: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&target, TIMEOUT)
         .with_context(|| format!("cannot connect to {target}"))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;

@@ -1,7 +1,7 @@
 //! Many short connections: one request each, and an account of who answered.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ impl Answers {
     }
 
     /// Asks who is at `target` from the calling thread's namespace.
-    pub(super) fn ask(&mut self, target: SocketAddrV4) {
+    pub(super) fn ask(&mut self, target: SocketAddr) {
         let begun = Instant::now();
         self.add(who_is_at(target));
         self.stalled += usize::from(begun.elapsed() > STALL);
@@ -75,10 +75,11 @@ impl Answers {
 /// at a time, and asks on each who is there (`GET /whoami`).
 pub fn who_answers(
     namespace: &Namespace,
-    target: SocketAddrV4,
+    target: impl Into<SocketAddr>,
     count: usize,
     at_once: usize,
 ) -> Answers {
+    let target = target.into();
     let next = AtomicUsize::new(0);
     let work = || {
         let mut answers = Answers::default();
@@ -101,14 +102,14 @@ pub fn who_answers(
 }
 
 /// One connection from the calling thread's namespace: who answers it.
-pub fn who_is_at(target: SocketAddrV4) -> Result<u64, Failure> {
+pub fn who_is_at(target: impl Into<SocketAddr>) -> Result<u64, Failure> {
     let answer = http::get(target, "/whoami", TIMEOUT)?;
     node_of(&answer)
 }
 
 /// As [`who_is_at`], from a port of one's choice; the connection ends with a
 /// RST, so that the same 4-tuple is free again at once.
-pub fn who_answers_port(target: SocketAddrV4, port: u16) -> Result<u64, Failure> {
+pub fn who_answers_port(target: impl Into<SocketAddr>, port: u16) -> Result<u64, Failure> {
     let mut connection = Connection::open_from(port, target, TIMEOUT)?;
     let answer = connection.request("GET", "/whoami", None)?;
     connection.abort()?;

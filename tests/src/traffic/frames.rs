@@ -1,6 +1,6 @@
 //! Frames as they are, past the kernel's stack: what no honest sender sends.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::time::Duration;
@@ -9,7 +9,10 @@ use anyhow::{Context as _, Result};
 use rustix::io::Errno;
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SendFlags, SocketType, bind, send, socket};
+use rustix::net::{
+    AddressFamily, MMsgHdr, SendAncillaryBuffer, SendFlags, SocketType, bind, send, sendmmsg,
+    socket,
+};
 
 use crate::lab::{NIC, Namespace};
 use crate::patience::insist;
@@ -74,6 +77,28 @@ impl FrameSender {
             }
         });
         Ok(sent.unwrap_or(Err(Errno::NOBUFS))?)
+    }
+
+    /// Sends frames as [`send`](Self::send) does, with one system call if
+    /// there is room for all of them; how many were sent, from the first on.
+    pub fn send_many(&self, frames: &[impl AsRef<[u8]>]) -> io::Result<usize> {
+        let parts: Vec<[IoSlice<'_>; 1]> = frames
+            .iter()
+            .map(|frame| [IoSlice::new(frame.as_ref())])
+            .collect();
+        let mut nothing: Vec<SendAncillaryBuffer<'_, '_, '_>> = frames
+            .iter()
+            .map(|_| SendAncillaryBuffer::default())
+            .collect();
+        let mut messages: Vec<MMsgHdr<'_>> = parts
+            .iter()
+            .zip(&mut nothing)
+            .map(|(part, nothing)| MMsgHdr::new(part, nothing))
+            .collect();
+        match sendmmsg(&self.0, &mut messages, SendFlags::empty()) {
+            Err(Errno::NOBUFS) => Ok(0),
+            outcome => Ok(outcome?),
+        }
     }
 }
 

@@ -5,12 +5,16 @@
 //! - [`bulk`]: bytes there and back, compared one by one.
 //! - [`witness`]: who answers at a write service over time.
 //! - [`steady`]: short connections, for as long as something happens.
+//! - [`flood`]: SYNs from addresses that do not exist.
 //! - [`frames`]: frames as they are, past the kernel's stack.
+//! - [`ping`]: ICMP echo.
 //! - [`sampling`]: looking again and again, in the background.
 
 pub mod bulk;
 pub mod connections;
+pub mod flood;
 pub mod frames;
+pub mod ping;
 pub mod sampling;
 pub mod steady;
 pub mod witness;

@@ -1,7 +1,7 @@
 //! Short connections one after the other, for as long as something happens to
 //! the balancer, and an account of them.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -28,7 +28,8 @@ pub struct Steady {
 impl Steady {
     /// Starts `at_once` clients in `namespace`: each asks again and again, on
     /// a connection of its own, who is at `target`.
-    pub fn start(namespace: &Namespace, target: SocketAddrV4, at_once: usize) -> Self {
+    pub fn start(namespace: &Namespace, target: impl Into<SocketAddr>, at_once: usize) -> Self {
+        let target = target.into();
         let stop = Arc::new(AtomicBool::new(false));
         let finished = Arc::new(AtomicUsize::new(0));
         let clients = (0..at_once).map(|_| {

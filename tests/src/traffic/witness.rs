@@ -1,7 +1,7 @@
 //! Who answers at a write service over time, and whether that is in order.
 
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Failure;
@@ -34,7 +34,8 @@ pub struct Witness(Vec<Sampler<Result<Sighting, Failure>>>);
 
 impl Witness {
     /// Starts to ask at `target` from `namespace`.
-    pub fn start(namespace: &Namespace, target: SocketAddrV4) -> Self {
+    pub fn start(namespace: &Namespace, target: impl Into<SocketAddr>) -> Self {
+        let target = target.into();
         let eyes = (0..EYES).map(|_| Sampler::start(namespace, PAUSE, move || look(target)));
         Self(eyes.collect())
     }
@@ -46,7 +47,7 @@ impl Witness {
     }
 }
 
-fn look(target: SocketAddrV4) -> Result<Sighting, Failure> {
+fn look(target: SocketAddr) -> Result<Sighting, Failure> {
     let answer = http::get(target, "/whoami", TIMEOUT)?;
     if answer.status != 200 {
         return Err(Failure::Status(answer.status));

@@ -1,7 +1,7 @@
 //! Steady streams of writes. Each write has a key and a value of its own, so
 //! that an acknowledged one can be looked for afterwards.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -71,7 +71,8 @@ pub struct WriteStream {
 
 impl WriteStream {
     /// Starts the writers in `namespace`, towards `target`.
-    pub fn start(namespace: &Namespace, target: SocketAddrV4, plan: &Plan) -> Self {
+    pub fn start(namespace: &Namespace, target: impl Into<SocketAddr>, plan: &Plan) -> Self {
+        let target = target.into();
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let writers = (0..plan.writers).map(|number| {
@@ -120,7 +121,7 @@ impl Drop for WriteStream {
 }
 
 struct Writer {
-    target: SocketAddrV4,
+    target: SocketAddr,
     plan: Plan,
     number: usize,
     stop: Arc<AtomicBool>,
@@ -225,7 +226,12 @@ impl Report {
     ///
     /// # Errors
     /// If `target` does not answer one of the reads, however often it is asked.
-    pub fn lost(&self, namespace: &Namespace, target: SocketAddrV4) -> Result<Vec<String>> {
+    pub fn lost(
+        &self,
+        namespace: &Namespace,
+        target: impl Into<SocketAddr>,
+    ) -> Result<Vec<String>> {
+        let target = target.into();
         namespace.enter(|| {
             let mut reader = Reader {
                 target,
@@ -244,7 +250,7 @@ impl Report {
 
 /// Reads at one address, on one connection as long as that works.
 struct Reader {
-    target: SocketAddrV4,
+    target: SocketAddr,
     connection: Option<Connection>,
 }
 

@@ -14,7 +14,7 @@ use super::departures::DRAIN;
 use super::fixtures::*;
 use super::{Action, Agent, Event, Installed, Notice, Op, Pace, TICK};
 use crate::api::{ServerState, ServiceState};
-use crate::config::{Config, OnChange, Route};
+use crate::config::{Algorithm, Config, OnChange, Route};
 use Says::{Follows, Leads, Neither, Nothing, Refuses};
 
 const WRITE: u16 = 8080;

@@ -22,6 +22,33 @@ fn a_restart_moves_nothing_and_the_first_reports_move_nothing_either() {
 }
 
 #[test]
+fn a_restart_with_other_weights_fills_the_idle_half_and_flips() {
+    let mut weighted = write_and_read();
+    let read = weighted.services.values_mut();
+    read.for_each(|service| service.algorithm = Algorithm::RoundRobin);
+    let installed = Stage::settled(weighted.clone()).agent.installed().clone();
+    assert_eq!(installed.slots_of(vip(READ)).len(), 2);
+    let (_, unchanged) = Agent::new(weighted.clone(), installed.clone(), Instant::now());
+    assert!(
+        ops(&unchanged)
+            .iter()
+            .all(|op| matches!(op, Op::Cut { .. }))
+    );
+    let pool = weighted.pools.values_mut();
+    pool.for_each(|pool| pool.servers[2].weight = 3);
+    let (agent, actions) = Agent::new(weighted, installed.clone(), Instant::now());
+    let stores = ops(&actions);
+    let stores = stores.iter().filter(|op| matches!(op, Op::SetSlots { .. }));
+    assert_eq!(stores.count(), 1, "{actions:?}");
+    let (before, after) = (
+        installed.services[&vip(READ)],
+        agent.installed().services[&vip(READ)],
+    );
+    assert_ne!(before.first_slot, after.first_slot);
+    assert_eq!((after.slots, after.members), (4, 2));
+}
+
+#[test]
 fn a_restart_makes_up_for_the_cut_that_the_dead_agent_did_not_make() {
     let mut stage = Stage::settled(write_and_read());
     let old = stage.id(WRITE, 1);

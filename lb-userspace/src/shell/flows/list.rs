@@ -1,28 +1,43 @@
 //! Listing connections, for a person.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 
-use lb_common::addr::Ipv4;
-use lb_common::flow::{Direction, Flow, Pending};
+use ipnet::IpNet;
+use lb_common::flow::{Direction, Flow, FlowKey, Progress};
 use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 
-use super::table::{FlowTable, Key, now};
-use crate::shell::batch::Walk;
-use crate::shell::tables::socket;
+use super::table::{FamilyFlows, FlowTable, Generations, now};
+use crate::shell::tables::{Family, socket};
 
 const SLICE: usize = 4096;
 
 /// Which connections are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// Only this service's.
     pub service: Option<ServiceId>,
-    /// Only this server's.
-    pub server: Option<SocketAddr>,
+    /// Only those of one server: of its targets.
+    pub targets: Option<BTreeSet<TargetId>>,
+    /// Only those of clients with such addresses.
+    pub source: Option<IpNet>,
+    /// Which come first.
+    pub order: Order,
     /// At most so many.
     pub limit: usize,
+}
+
+/// Which connections come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// By the client's address.
+    #[default]
+    Client,
+    /// Those that have been idle longest.
+    Idle,
 }
 
 /// A connection's place in its life.
@@ -70,50 +85,72 @@ pub struct Listed {
     pub total: u64,
 }
 
+/// Looks at all connections, in slices, and keeps no more of them than are
+/// wanted.
 pub(super) fn list(table: &FlowTable, filter: &Filter) -> io::Result<Listed> {
-    let mut listed = Listed::default();
     let generations = table.generations()?;
-    let mut walk = Walk::<_, Key, Flow<Ipv4>>::new(table.flows_walk.fd(), SLICE);
-    while let Some(entries) = walk.next_slice()? {
-        for (key, flow) in entries {
-            let state = if generations.outdate(flow) {
-                State::Stale
-            } else if flow.progress.closed() {
-                State::Closed
-            } else if flow.progress.client_fin != 0 || flow.progress.server_fin != 0 {
-                State::Closing
-            } else {
-                State::Established
-            };
-            listed.add(filter, key, flow, state);
-        }
-    }
-    let mut walk = Walk::<_, Key, Pending<Ipv4>>::new(table.pending_walk.fd(), SLICE);
-    while let Some(entries) = walk.next_slice()? {
-        for (key, pending) in entries {
-            listed.add(filter, key, &pending.flow, State::Opening);
-        }
-    }
+    let mut listed = Listed::default();
+    listed.add_all(&table.v4, filter, &generations)?;
+    listed.add_all(&table.v6, filter, &generations)?;
+    listed.trim(filter);
     Ok(listed)
 }
 
 impl Listed {
-    fn add(&mut self, filter: &Filter, key: &Key, flow: &Flow<Ipv4>, state: State) {
+    fn add_all<A: Family>(
+        &mut self,
+        flows: &FamilyFlows<A>,
+        filter: &Filter,
+        generations: &Generations,
+    ) -> io::Result<()> {
+        let mut walk = flows.walk(SLICE);
+        while let Some(entries) = walk.next_slice()? {
+            for (key, flow) in entries {
+                let progress = flow.progress;
+                let state = if generations.outdate(flow) {
+                    State::Stale
+                } else if progress.closed() {
+                    State::Closed
+                } else if progress.contain(Progress::CLIENT_FIN)
+                    || progress.contain(Progress::SERVER_FIN)
+                {
+                    State::Closing
+                } else {
+                    State::Established
+                };
+                self.add(filter, key, flow, state);
+            }
+        }
+        let mut walk = flows.walk_pending(SLICE);
+        while let Some(entries) = walk.next_slice()? {
+            for (key, pending) in entries {
+                self.add(filter, key, &pending.flow, State::Opening);
+            }
+        }
+        Ok(())
+    }
+
+    fn add<A: Family>(&mut self, filter: &Filter, key: &FlowKey<A>, flow: &Flow<A>, state: State) {
         if flow.direction() == Direction::Reply {
             return;
         }
+        // Where the addresses are not translated, the server is known by its
+        // target alone.
         let server = socket(flow.rewrite.destination, flow.rewrite.destination_port);
         if filter
             .service
             .is_some_and(|service| service != flow.service)
-            || filter.server.is_some_and(|wanted| wanted != server)
+            || filter
+                .targets
+                .as_ref()
+                .is_some_and(|wanted| !wanted.contains(&flow.target))
+            || filter
+                .source
+                .is_some_and(|source| !source.contains(&key.source.into()))
         {
             return;
         }
         self.total += 1;
-        if self.connections.len() >= filter.limit {
-            return;
-        }
         self.connections.push(Connection {
             service: flow.service,
             target: flow.target,
@@ -124,5 +161,20 @@ impl Listed {
             state,
             idle_ms: flow.last_seen.milliseconds_before(now()),
         });
+        // Twice as many as are wanted, so that sorting is rare.
+        if self.connections.len() >= filter.limit.saturating_mul(2).max(SLICE) {
+            self.trim(filter);
+        }
+    }
+
+    /// Keeps the first of those that were found.
+    fn trim(&mut self, filter: &Filter) {
+        match filter.order {
+            Order::Idle => self
+                .connections
+                .sort_by_key(|connection| Reverse(connection.idle_ms)),
+            Order::Client => self.connections.sort_by_key(|connection| connection.client),
+        }
+        self.connections.truncate(filter.limit);
     }
 }

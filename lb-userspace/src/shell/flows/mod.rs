@@ -3,7 +3,8 @@
 //! stalling the agent.
 //!
 //! The kernel creates flows and never forgets an established one; forgetting
-//! is decided in `rest`, and done only here.
+//! is decided in `rest`, and done by the kernel's reaper, so that what is open is
+//! counted in one place.
 
 mod list;
 mod provoke;
@@ -16,12 +17,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-pub use list::{Connection, Filter, Listed, State};
+pub use list::{Connection, Filter, Listed, Order, State};
+pub use rest::Rests;
 pub use table::FlowTable;
 
 use crate::shell::wire::FrameSocket;
@@ -52,7 +53,7 @@ pub struct Sweep {
 }
 
 enum Command {
-    IdleTimeouts(BTreeMap<ServiceId, Duration>),
+    Rests(Rests),
     Provoke(Vec<TargetId>),
     List(Filter, oneshot::Sender<io::Result<Listed>>),
     Stop,
@@ -68,7 +69,7 @@ pub struct Keeper {
 impl std::fmt::Debug for Command {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(match self {
-            Self::IdleTimeouts(_) => "IdleTimeouts",
+            Self::Rests(_) => "Rests",
             Self::Provoke(_) => "Provoke",
             Self::List(..) => "List",
             Self::Stop => "Stop",
@@ -86,7 +87,7 @@ impl Keeper {
     pub fn start(
         table: FlowTable,
         socket: FrameSocket,
-        idle_timeouts: BTreeMap<ServiceId, Duration>,
+        rests: Rests,
         adopted: &[TargetId],
         swept: impl Fn(Sweep) + Send + 'static,
     ) -> io::Result<Self> {
@@ -94,7 +95,7 @@ impl Keeper {
         let mut work = Work {
             table,
             socket,
-            idle_timeouts,
+            rests,
             cuts: Vec::new(),
         };
         work.note_cuts(adopted);
@@ -107,9 +108,9 @@ impl Keeper {
         })
     }
 
-    /// How long the connections of each service may be idle.
-    pub fn set_idle_timeouts(&self, timeouts: BTreeMap<ServiceId, Duration>) {
-        self.tell(Command::IdleTimeouts(timeouts));
+    /// How long connections are remembered from now on.
+    pub fn set_rests(&self, rests: Rests) {
+        self.tell(Command::Rests(rests));
     }
 
     /// Makes both ends of every connection of `targets` send a segment, so
@@ -154,7 +155,7 @@ struct Cut {
 struct Work {
     table: FlowTable,
     socket: FrameSocket,
-    idle_timeouts: BTreeMap<ServiceId, Duration>,
+    rests: Rests,
     cuts: Vec<Cut>,
 }
 
@@ -166,7 +167,7 @@ impl Work {
                 .next_provocation()
                 .map_or(next_sweep, |at| at.min(next_sweep));
             match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(Command::IdleTimeouts(timeouts)) => self.idle_timeouts = timeouts,
+                Ok(Command::Rests(rests)) => self.rests = rests,
                 Ok(Command::Provoke(targets)) => self.note_cuts(&targets),
                 Ok(Command::List(filter, reply)) => {
                     let _ = reply.send(list::list(&self.table, &filter));
@@ -177,7 +178,7 @@ impl Work {
             self.provoke_due();
             if Instant::now() >= next_sweep {
                 let cut = self.recently_cut();
-                match rest::sweep(&mut self.table, &self.idle_timeouts, &cut) {
+                match rest::sweep(&mut self.table, &self.rests, &cut) {
                     Ok(sweep) => swept(sweep),
                     Err(error) => warn!(%error, "cannot sweep the flow table"),
                 }

@@ -6,14 +6,16 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use lb_common::addr::Ipv4;
 use lb_common::emit::provoking_ack;
-use lb_common::flow::{Direction, Flow};
+use lb_common::flow::{Direction, Flow, FlowKey};
 use lb_common::layout::bytes_of;
-use lb_common::target::TargetId;
+use lb_common::target::{Hop, Mode, TargetId};
+use lb_common::wire::eth::EthernetHeader;
+use lb_common::wire::frame::Headers;
+use lb_common::wire::network::NetworkHeader as _;
 
-use super::table::{FlowTable, Key};
-use crate::shell::batch::Walk;
+use super::table::{FamilyFlows, FlowTable, Generations};
+use crate::shell::tables::Family;
 use crate::shell::wire::FrameSocket;
 
 /// How many flows are read at a time.
@@ -23,16 +25,27 @@ const SLICE: usize = 4096;
 /// fall into a receive window by chance, the next one does not.
 const SEQUENCE_STRIDE: u32 = 0x5555_5555;
 
-/// Provokes both ends of all stale, unfinished connections of the targets in `due`, which
-/// names for each the number of the attempt. Gives the number of connections.
+/// Provokes both ends of all stale, unfinished connections of the targets in
+/// `due`, which names for each the number of the attempt. Gives the number of
+/// connections.
 pub(super) fn provoke(
     table: &FlowTable,
     socket: &FrameSocket,
     due: &BTreeMap<TargetId, usize>,
 ) -> io::Result<u64> {
-    let mut provoked = 0;
     let generations = table.generations()?;
-    let mut walk = Walk::<_, Key, Flow<Ipv4>>::new(table.flows_walk.fd(), SLICE);
+    Ok(provoke_family(&table.v4, socket, due, &generations)?
+        + provoke_family(&table.v6, socket, due, &generations)?)
+}
+
+fn provoke_family<A: Family>(
+    flows: &FamilyFlows<A>,
+    socket: &FrameSocket,
+    due: &BTreeMap<TargetId, usize>,
+    generations: &Generations,
+) -> io::Result<u64> {
+    let mut provoked = 0;
+    let mut walk = flows.walk(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, flow) in entries {
             let Some(attempt) = due.get(&flow.target) else {
@@ -43,7 +56,7 @@ pub(super) fn provoke(
                 && generations.outdate(flow)
             {
                 let sequence = SEQUENCE_STRIDE.wrapping_mul(*attempt as u32 + 1);
-                provoke_both(table, socket, key, flow, sequence)?;
+                provoke_both(flows, socket, key, flow, sequence)?;
                 provoked += 1;
             }
         }
@@ -51,21 +64,28 @@ pub(super) fn provoke(
     Ok(provoked)
 }
 
-fn provoke_both(
-    table: &FlowTable,
+/// Where the server answers the client itself, there is nothing to provoke: its
+/// end is not ours to reach, and the client's answer would pass us by.
+fn provoke_both<A: Family>(
+    flows: &FamilyFlows<A>,
     socket: &FrameSocket,
-    key: &Key,
-    flow: &Flow<Ipv4>,
+    key: &FlowKey<A>,
+    flow: &Flow<A>,
     sequence: u32,
 ) -> io::Result<()> {
-    let target = table.target(flow.target).map_err(io::Error::other)?;
-    let to_server = provoking_ack(&flow.rewrite, target.hop, sequence);
-    tolerate(socket.send(bytes_of(&to_server)))?;
-    if let Some(reply) = table.flow(&flow.pair_key()).map_err(io::Error::other)? {
-        let to_client = provoking_ack(&key.reversed(), reply.hop, sequence);
-        tolerate(socket.send(bytes_of(&to_client)))?;
+    let Some(reply) = flows.flow(&flow.pair_key())? else {
+        return Ok(());
+    };
+    let target = flows.target(flow.target)?;
+    let send = |hop: Hop, segment: &Headers<A::Header>| {
+        let eth = EthernetHeader::new(hop, A::Header::ETHER_TYPE);
+        let frame = [bytes_of(&eth), bytes_of(segment)].concat();
+        tolerate(socket.send(hop.ifindex, &frame))
+    };
+    if flow.mode() == Mode::Nat {
+        send(target.hop, &provoking_ack(&flow.rewrite, sequence))?;
     }
-    Ok(())
+    send(reply.hop, &provoking_ack(&key.reversed(), sequence))
 }
 
 /// A full queue loses this frame; the next attempt makes up for it.

@@ -4,67 +4,72 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, MapError};
-use lb_common::addr::Ipv4;
-use lb_common::flow::{Direction, Flow, Pending, Progress, Tick};
+use lb_common::addr::Address;
+use lb_common::flow::{Direction, Flow, FlowKey, Progress, Tick};
+use lb_common::reaping::Candidate;
 use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 
 use super::Sweep;
-use super::table::{FlowTable, Generations, Key, now};
-use crate::shell::batch::Walk;
+use super::table::{FamilyFlows, FlowTable, Generations, now};
+use crate::config::{Service, Timeouts};
+use crate::shell::tables::Family;
 
 const SLICE: usize = 4096;
-
-/// How long a connection rests when the server sent its FIN first: as long as
-/// Linux keeps TIME_WAIT. Its source port serves nobody else meanwhile.
-const TIME_WAIT_REST: Duration = Duration::from_secs(60);
-
-/// How long it rests when the client did: for stragglers.
-const CLOSED_REST: Duration = Duration::from_secs(10);
-
-/// How long it rests after a RST. The RST may have been a forgery that both
-/// ends ignore; whoever goes on talking is not forgotten.
-const RESET_REST: Duration = Duration::from_secs(10);
 
 /// How long a stale connection stays, so that its ends get their RST.
 pub(super) const STALE_REST: Duration = Duration::from_secs(5);
 
-/// How long a handshake may take: Linux gives up on a SYN after 127 s, and
-/// has long sent it anew by then.
-const HANDSHAKE_REST: Duration = Duration::from_secs(130);
+/// How long connections are remembered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rests {
+    /// Those that are not open.
+    pub timeouts: Timeouts,
+    /// Open ones, by service.
+    pub idle: BTreeMap<ServiceId, Duration>,
+}
 
-/// Idle timeout of a service that is not configured any more.
-const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(350);
-
-/// How long a connection may go without a segment before it is forgotten.
-fn rest(progress: Progress, stale: bool, idle_timeout: Duration) -> Duration {
-    if stale {
-        STALE_REST
-    } else if progress.reset != 0 {
-        RESET_REST.min(idle_timeout)
-    } else if !progress.closed() {
-        idle_timeout
-    } else if progress.server_fin == Progress::FIRST {
-        TIME_WAIT_REST
-    } else {
-        CLOSED_REST
+impl Rests {
+    /// How long a connection may go without a segment before it is forgotten.
+    fn of(&self, service: ServiceId, progress: Progress, stale: bool) -> Duration {
+        let idle = self.idle.get(&service).copied();
+        // A service that is not configured any more has none.
+        let idle = idle.unwrap_or(Service::IDLE_TIMEOUT);
+        if stale {
+            STALE_REST
+        } else if progress.contain(Progress::RESET) {
+            self.timeouts.reset.min(idle)
+        } else if !progress.closed() {
+            idle
+        } else if progress.contain(Progress::SERVER_FIRST) {
+            self.timeouts.rest
+        } else {
+            self.timeouts.fin
+        }
     }
 }
 
 /// Walks over all connections, forgets those whose time has come, and counts
 /// the others. The stale ones of `cut` stay for now: their ends are yet to
 /// be provoked.
-pub(super) fn sweep(
-    table: &mut FlowTable,
-    idle_timeouts: &BTreeMap<ServiceId, Duration>,
-    cut: &[TargetId],
-) -> io::Result<Sweep> {
-    let mut census = Census::default();
+pub(super) fn sweep(table: &mut FlowTable, rests: &Rests, cut: &[TargetId]) -> io::Result<Sweep> {
     let generations = table.generations()?;
+    let mut sweep = Sweep::default();
+    sweep_family(&mut table.v4, rests, cut, &generations)?.add_to(&mut sweep);
+    sweep_family(&mut table.v6, rests, cut, &generations)?.add_to(&mut sweep);
+    Ok(sweep)
+}
+
+fn sweep_family<A: Family>(
+    flows: &mut FamilyFlows<A>,
+    rests: &Rests,
+    cut: &[TargetId],
+    generations: &Generations,
+) -> io::Result<Census> {
+    let mut census = Census::default();
     let now = now();
-    let mut walk = Walk::<_, Key, Flow<Ipv4>>::new(table.flows_walk.fd(), SLICE);
     let mut overdue = Vec::new();
+    let mut walk = flows.walk(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, flow) in entries {
             let stale = generations.outdate(flow);
@@ -72,99 +77,100 @@ pub(super) fn sweep(
             if stale && cut.contains(&flow.target) {
                 continue;
             }
-            let timeout = idle_timeouts.get(&flow.service).copied();
-            let rest = rest(
-                flow.progress,
-                stale,
-                timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
-            );
+            let rest = rests.of(flow.service, flow.progress, stale);
             if flow.direction() == Direction::Forward && idle(flow, now) >= rest {
                 overdue.push((*key, rest));
             }
         }
     }
+    drop(walk);
     let orphans_possible = census.forward != census.reply;
-    for (key, rest) in overdue {
-        forget(table, &key, rest, now, &mut census)?;
-    }
+    forget(flows, &overdue, now, &mut census)?;
     if orphans_possible {
-        forget_orphans(table, now)?;
+        forget_orphans(flows, rests.timeouts.fin, now)?;
     }
-    sweep_pending(table, &generations, now, &mut census)?;
-    Ok(census.into_sweep())
+    sweep_pending(
+        flows,
+        rests.timeouts.half_open,
+        generations,
+        now,
+        &mut census,
+    )?;
+    Ok(census)
 }
 
-fn idle(flow: &Flow<Ipv4>, now: Tick) -> Duration {
+fn idle<A: Address>(flow: &Flow<A>, now: Tick) -> Duration {
     Duration::from_millis(flow.last_seen.milliseconds_before(now))
 }
 
-/// Forgets a connection, if neither direction has seen a segment for `rest`.
-/// Looks again just before it does: the kernel may have put a new connection
-/// in the place of the finished one.
-fn forget(
-    table: &mut FlowTable,
-    key: &Key,
-    rest: Duration,
+/// Forgets those connections of `overdue` of which neither direction has seen
+/// a segment for as long as stands there. The kernel looks again just before
+/// it does: it may have put a new connection in the place of the finished one.
+fn forget<A: Family>(
+    flows: &FamilyFlows<A>,
+    overdue: &[(FlowKey<A>, Duration)],
     now: Tick,
     census: &mut Census,
 ) -> io::Result<()> {
-    let Some(flow) = table.flow(key).map_err(io::Error::other)? else {
-        return Ok(());
-    };
-    let pair = flow.pair_key();
-    let reply = table.flow(&pair).map_err(io::Error::other)?;
-    // A reverse key that serves another connection by now is not ours.
-    let reply = reply.filter(|reply| reply.pair_key() == *key);
-    let alive = |flow: &Flow<Ipv4>| idle(flow, now) < rest;
-    if alive(&flow) || reply.as_ref().is_some_and(alive) {
-        return Ok(());
+    let mut candidates = Vec::new();
+    for (key, rest) in overdue {
+        let Some(flow) = flows.flow(key)? else {
+            continue;
+        };
+        let reply = flows.flow(&flow.pair_key())?;
+        // A reverse key that serves another connection by now is not ours.
+        let reply = reply.filter(|reply| reply.pair_key() == *key);
+        let alive = |flow: &Flow<A>| idle(flow, now) < *rest;
+        if alive(&flow) || reply.as_ref().is_some_and(alive) {
+            continue;
+        }
+        census.forgotten(&flow, reply.is_some());
+        candidates.push(Candidate {
+            key: *key,
+            last_seen: flow.last_seen,
+        });
     }
-    if reply.is_some() {
-        remove(&mut table.flows, &pair)?;
-    }
-    remove(&mut table.flows, key)?;
-    census.forgotten(&flow, reply.is_some());
+    flows.reap(&candidates)?;
     Ok(())
 }
 
-/// Forgets reply flows whose other half is gone: what an agent left that was
-/// killed between two removals.
-fn forget_orphans(table: &mut FlowTable, now: Tick) -> io::Result<()> {
+/// Forgets reply flows whose other half is gone: what was left by somebody
+/// who was stopped between two removals.
+fn forget_orphans<A: Family>(flows: &FamilyFlows<A>, rest: Duration, now: Tick) -> io::Result<()> {
     let mut orphans = Vec::new();
-    let mut walk = Walk::<_, Key, Flow<Ipv4>>::new(table.flows_walk.fd(), SLICE);
+    let mut walk = flows.walk(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, flow) in entries {
             if flow.direction() == Direction::Reply
-                && idle(flow, now) >= CLOSED_REST
-                && table
-                    .flow(&flow.pair_key())
-                    .map_err(io::Error::other)?
-                    .is_none()
+                && idle(flow, now) >= rest
+                && flows.flow(&flow.pair_key())?.is_none()
             {
-                orphans.push(*key);
+                orphans.push(Candidate {
+                    key: *key,
+                    last_seen: flow.last_seen,
+                });
             }
         }
     }
-    for key in orphans {
-        remove(&mut table.flows, &key)?;
-    }
+    flows.reap(&orphans)?;
     Ok(())
 }
 
 /// Forgets handshakes that nobody will finish, so that they do not hold a
 /// target for ever where no new ones push them out.
-fn sweep_pending(
-    table: &mut FlowTable,
+fn sweep_pending<A: Family>(
+    flows: &mut FamilyFlows<A>,
+    half_open: Duration,
     generations: &Generations,
     now: Tick,
     census: &mut Census,
 ) -> io::Result<()> {
     let mut overdue = Vec::new();
-    let mut walk = Walk::<_, Key, Pending<Ipv4>>::new(table.pending_walk.fd(), SLICE);
+    let mut walk = flows.walk_pending(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, pending) in entries {
             let stale = generations.outdate(&pending.flow);
-            let rest = if stale { STALE_REST } else { HANDSHAKE_REST };
+            let rest = if stale { STALE_REST } else { half_open };
             if idle(&pending.flow, now) >= rest {
                 overdue.push(*key);
             } else {
@@ -172,24 +178,14 @@ fn sweep_pending(
             }
         }
     }
+    drop(walk);
     for key in overdue {
-        remove(&mut table.pending, &key)?;
+        flows.forget_pending(&key)?;
     }
     Ok(())
 }
 
-/// Removes an entry; one that the kernel has removed already is as good.
-fn remove<V: aya::Pod>(map: &mut HashMap<MapData, Key, V>, key: &Key) -> io::Result<()> {
-    match map.remove(key) {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(call)) if call.io_error.raw_os_error() == Some(libc::ENOENT) => {
-            Ok(())
-        }
-        Err(error) => Err(io::Error::other(error)),
-    }
-}
-
-/// The count of a sweep in progress.
+/// The count of a family's sweep in progress.
 #[derive(Debug, Default)]
 struct Census {
     sweep: Sweep,
@@ -199,7 +195,7 @@ struct Census {
 }
 
 impl Census {
-    fn count_flow(&mut self, flow: &Flow<Ipv4>, stale: bool) {
+    fn count_flow<A: Address>(&mut self, flow: &Flow<A>, stale: bool) {
         self.sweep.flows += 1;
         match flow.direction() {
             Direction::Forward => {
@@ -216,14 +212,14 @@ impl Census {
         }
     }
 
-    fn count_pending(&mut self, flow: &Flow<Ipv4>) {
+    fn count_pending<A: Address>(&mut self, flow: &Flow<A>) {
         self.sweep.pending += 1;
         if flow.direction() == Direction::Forward {
             *self.sweep.holding.entry(flow.target).or_default() += 1;
         }
     }
 
-    fn forgotten(&mut self, flow: &Flow<Ipv4>, with_reply: bool) {
+    fn forgotten<A: Address>(&mut self, flow: &Flow<A>, with_reply: bool) {
         self.sweep.flows -= 1 + u64::from(with_reply);
         less(&mut self.sweep.holding, flow.target);
         if with_reply {
@@ -232,13 +228,16 @@ impl Census {
     }
 
     /// A reply flow alone holds its target too.
-    fn into_sweep(mut self) -> Sweep {
+    fn add_to(mut self, sweep: &mut Sweep) {
         for (target, replies) in self.replies_holding {
             let holding = self.sweep.holding.entry(target).or_default();
             *holding = replies.max(*holding);
         }
         self.sweep.holding.retain(|_, count| *count > 0);
-        self.sweep
+        sweep.holding.extend(self.sweep.holding);
+        sweep.open.extend(self.sweep.open);
+        sweep.flows += self.sweep.flows;
+        sweep.pending += self.sweep.pending;
     }
 }
 
@@ -252,35 +251,43 @@ fn less(counts: &mut BTreeMap<TargetId, u64>, target: TargetId) {
 mod tests {
     use super::*;
 
-    const IDLE: Duration = Duration::from_secs(350);
-
-    fn progress(client_fin: u8, server_fin: u8, reset: u8) -> Progress {
-        Progress {
-            client_fin,
-            server_fin,
-            reset,
-            answered: 0,
+    #[test]
+    fn how_long_a_connection_rests() {
+        let rests = Rests::default();
+        let Timeouts {
+            fin, reset, rest, ..
+        } = rests.timeouts;
+        let client_fin = Progress::CLIENT_FIN;
+        let server_first = Progress::SERVER_FIN.with(Progress::SERVER_FIRST);
+        let table = [
+            (Progress(0), false, Service::IDLE_TIMEOUT),
+            (client_fin, false, Service::IDLE_TIMEOUT),
+            (server_first, false, Service::IDLE_TIMEOUT),
+            (client_fin.with(Progress::SERVER_FIN), false, fin),
+            (client_fin.with(server_first), false, rest),
+            (Progress::RESET, false, reset),
+            (Progress(0), true, STALE_REST),
+            (
+                client_fin.with(server_first).with(Progress::RESET),
+                true,
+                STALE_REST,
+            ),
+        ];
+        for (progress, stale, expected) in table {
+            let found = rests.of(ServiceId(1), progress, stale);
+            assert_eq!(found, expected, "{progress:?} {stale}");
         }
     }
 
     #[test]
-    fn how_long_a_connection_rests() {
-        let table = [
-            (progress(0, 0, 0), false, IDLE),
-            (progress(1, 0, 0), false, IDLE),
-            (progress(0, Progress::FIRST, 0), false, IDLE),
-            (progress(1, 1, 0), false, CLOSED_REST),
-            (progress(1, Progress::FIRST, 0), false, TIME_WAIT_REST),
-            (progress(0, 0, 1), false, RESET_REST),
-            (progress(0, 0, 0), true, STALE_REST),
-            (progress(1, Progress::FIRST, 1), true, STALE_REST),
-        ];
-        for (progress, stale, expected) in table {
-            assert_eq!(
-                rest(progress, stale, IDLE),
-                expected,
-                "{progress:?} {stale}"
-            );
-        }
+    fn each_service_has_its_own_idle_timeout() {
+        let minute = Duration::from_secs(60);
+        let rests = Rests {
+            idle: [(ServiceId(1), minute)].into(),
+            ..Rests::default()
+        };
+        assert_eq!(rests.of(ServiceId(1), Progress(0), false), minute);
+        let other = rests.of(ServiceId(2), Progress(0), false);
+        assert_eq!(other, Service::IDLE_TIMEOUT);
     }
 }

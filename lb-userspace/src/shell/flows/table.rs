@@ -1,25 +1,35 @@
 //! The maps that hold connections, and the clock that they are stamped by.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use aya::maps::{Array, HashMap, MapData, MapError};
-use lb_common::addr::Ipv4;
+use aya::programs::ProgramFd;
+use lb_common::addr::{Address, Ipv4, Ipv6};
 use lb_common::flow::{Flow, FlowKey, Pending, Tick};
+use lb_common::layout::bytes_of;
+use lb_common::reaping::{self, Candidate};
 use lb_common::target::{Generation, Target, TargetId};
 
-use crate::shell::batch::Walk;
+use crate::shell::batch::{Walk, call};
 use crate::shell::load::{Datapath, OpenError};
-
-pub(super) type Key = FlowKey<Ipv4>;
+use crate::shell::tables::Family;
 
 /// FLOWS and PENDING, and what tells whether a flow is stale.
 pub struct FlowTable {
-    pub(super) flows: HashMap<MapData, Key, Flow<Ipv4>>,
-    pub(super) flows_walk: MapData,
-    pub(super) pending: HashMap<MapData, Key, Pending<Ipv4>>,
-    pub(super) pending_walk: MapData,
+    pub(super) v4: FamilyFlows<Ipv4>,
+    pub(super) v6: FamilyFlows<Ipv6>,
     generations: MapData,
-    targets: Array<MapData, Target<Ipv4>>,
+}
+
+/// The maps of one family.
+pub(super) struct FamilyFlows<A: Family> {
+    flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
+    flows_walk: MapData,
+    pending: HashMap<MapData, FlowKey<A>, Pending<A>>,
+    pending_walk: MapData,
+    targets: Array<MapData, Target<A>>,
+    reaper: ProgramFd,
 }
 
 impl FlowTable {
@@ -27,14 +37,11 @@ impl FlowTable {
     ///
     /// # Errors
     /// A map is not there, or not of the kind that it should be.
-    pub fn open(datapath: &Datapath) -> Result<Self, OpenError> {
+    pub fn open(datapath: &mut Datapath) -> Result<Self, OpenError> {
         Ok(Self {
-            flows: datapath.reopen("FLOWS")?,
-            flows_walk: datapath.reopen_map("FLOWS")?,
-            pending: datapath.reopen("PENDING")?,
-            pending_walk: datapath.reopen_map("PENDING")?,
+            v4: FamilyFlows::open(datapath)?,
+            v6: FamilyFlows::open(datapath)?,
             generations: datapath.reopen_map("GENERATIONS")?,
-            targets: datapath.reopen("TARGETS")?,
         })
     }
 
@@ -51,17 +58,65 @@ impl FlowTable {
         }
         Ok(Generations(all))
     }
+}
 
-    pub(super) fn target(&self, id: TargetId) -> Result<Target<Ipv4>, MapError> {
-        self.targets.get(&id.0, 0)
+impl<A: Family> FamilyFlows<A> {
+    fn open(datapath: &mut Datapath) -> Result<Self, OpenError> {
+        Ok(Self {
+            flows: datapath.reopen(A::FLOWS)?,
+            flows_walk: datapath.reopen_map(A::FLOWS)?,
+            pending: datapath.reopen(A::PENDING)?,
+            pending_walk: datapath.reopen_map(A::PENDING)?,
+            targets: datapath.reopen(A::TARGETS)?,
+            reaper: datapath.reaper::<A>()?,
+        })
+    }
+
+    /// A walk over FLOWS.
+    pub(super) fn walk(&self, slice: usize) -> Walk<'_, impl AsFd, FlowKey<A>, Flow<A>> {
+        Walk::new(self.flows_walk.fd(), slice)
+    }
+
+    /// A walk over PENDING.
+    pub(super) fn walk_pending(&self, slice: usize) -> Walk<'_, impl AsFd, FlowKey<A>, Pending<A>> {
+        Walk::new(self.pending_walk.fd(), slice)
+    }
+
+    pub(super) fn target(&self, id: TargetId) -> io::Result<Target<A>> {
+        self.targets.get(&id.0, 0).map_err(io::Error::other)
     }
 
     /// The flow under `key`, if there is one.
-    pub(super) fn flow(&self, key: &Key) -> Result<Option<Flow<Ipv4>>, MapError> {
+    pub(super) fn flow(&self, key: &FlowKey<A>) -> io::Result<Option<Flow<A>>> {
         match self.flows.get(key, 0) {
             Ok(flow) => Ok(Some(flow)),
             Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Has the kernel take out those of `candidates` on which nothing has
+    /// passed since. Gives their number.
+    pub(super) fn reap(&self, candidates: &[Candidate<A>]) -> io::Result<u64> {
+        let mut reaped = 0;
+        for candidates in candidates.chunks(reaping::MAX) {
+            let list: Vec<u8> = candidates.iter().flat_map(bytes_of).copied().collect();
+            reaped += u64::from(call(&self.reaper.as_fd(), &list)?);
+        }
+        Ok(reaped)
+    }
+
+    /// Takes an entry out of PENDING; one that the kernel has removed already
+    /// is as good.
+    pub(super) fn forget_pending(&mut self, key: &FlowKey<A>) -> io::Result<()> {
+        match self.pending.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(call))
+                if call.io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(io::Error::other(error)),
         }
     }
 }
@@ -73,7 +128,7 @@ impl Generations {
     /// Whether the flow's target was cut off since the flow was opened. A flow
     /// that was opened after the moment of a later cut looks stale too; it is
     /// too young for anything to come of that.
-    pub(super) fn outdate(&self, flow: &Flow<Ipv4>) -> bool {
+    pub(super) fn outdate<A: Address>(&self, flow: &Flow<A>) -> bool {
         self.0.get(flow.target.0 as usize) != Some(&flow.generation)
     }
 }

@@ -12,6 +12,9 @@ use crate::config::Hook;
 /// Why the data path could not be brought up.
 #[derive(Debug, Error)]
 pub enum OpenError {
+    /// No NIC is named.
+    #[error("no interface is named; write interface = \"…\", or use --interface")]
+    NoInterface,
     /// There is no such NIC.
     #[error("there is no interface {name}; there are: {known}")]
     UnknownInterface {

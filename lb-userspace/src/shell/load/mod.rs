@@ -6,40 +6,81 @@
 //! program: a restarted agent always brings its own and swaps it in at once.
 
 mod attach;
+mod choice;
 mod error;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData};
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{ProgramError, ProgramFd, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::layout::MAPS_VERSION;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::MsFlags;
 use tracing::{info, warn};
 
-use attach::attach;
+use attach::{Place, attach};
+use choice::{Candidate, candidates};
 pub use error::OpenError;
 
-use crate::config::{Hook, Limits};
+use crate::config::{Config, Hook, Limits, Mode};
+use crate::shell::tables::Family;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_OBJECT"));
 
-/// The maps that outlive the agent.
+/// The maps that outlive the agent, but for those of one family.
 const PINNED: &[&str] = &[
-    "FLOWS",
-    "PENDING",
-    "SERVICES",
+    "ADDRESSES",
     "SLOTS",
-    "TARGETS",
     "GENERATIONS",
+    "LOAD",
+    "SERVICE_LOAD",
+    "TURNS",
     "VERDICTS",
     "SERVICE_VERDICTS",
     "TARGET_TRAFFIC",
     "TARGET_COUNTERS",
 ];
+
+/// The same, for each family.
+const PINNED_BY_FAMILY: &[&str] = &[
+    "FLOWS",
+    "PENDING",
+    "SERVICES",
+    "TARGETS",
+    "SNATS",
+    "PREFIXES",
+    "SOURCES",
+    "AFFINITIES",
+];
+
+/// How many flows there is room for in a family that no service has: the
+/// least that a map may have.
+const UNUSED: u32 = 16;
+
+/// Which families the services have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Families {
+    /// Those of the configured services.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let mut services = config.services.values();
+        Self {
+            v4: services.clone().any(|service| service.listen.is_ipv4()),
+            v6: services.any(|service| service.listen.is_ipv6()),
+        }
+    }
+}
 
 /// A NIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,11 +129,14 @@ impl Interface {
 /// The kernel's half, up and attached.
 #[derive(Debug)]
 pub struct Datapath {
-    /// Where it is attached.
-    pub interface: Interface,
+    /// Where it is attached. Never empty; the first one has the VIPs.
+    pub interfaces: Vec<Interface>,
+    /// Where in the kernel: never [`Hook::Auto`].
+    pub hook: Hook,
     /// Whether a former agent's maps were found and kept.
     pub adopted: bool,
-    /// How many flows FLOWS has room for, two a connection.
+    /// How many flows FLOWS has room for, two a connection: of the families
+    /// that services have.
     pub flows_max: u32,
     /// How many PENDING has room for.
     pub pending_max: u32,
@@ -103,48 +147,79 @@ pub struct Datapath {
 
 impl Datapath {
     /// Loads the program, with the maps that a former agent pinned where
-    /// there are any, and attaches it or swaps it in.
+    /// there are any, and attaches it to every NIC of `config`, or swaps it in.
     ///
     /// # Errors
     /// See [`OpenError`]; what was attached before stays attached.
     pub fn open(
-        interface: Interface,
-        hook: Hook,
-        limits: Limits,
+        config: &Config,
+        virtual_links: &BTreeMap<String, String>,
         bpffs: &Path,
     ) -> Result<Self, OpenError> {
+        let interfaces = config.interfaces.iter().map(|name| Interface::named(name));
+        let interfaces = interfaces.collect::<Result<Vec<_>, _>>()?;
+        let first = interfaces.first().ok_or(OpenError::NoInterface)?;
         mount_bpffs(bpffs)?;
         let pins = bpffs
             .join("lb")
-            .join(format!("{}-v{MAPS_VERSION}", interface.name));
+            .join(format!("{}-v{MAPS_VERSION}", first.name));
         create_directory(&pins)?;
-        let lock = lock(&pins, &interface)?;
-        let adopted = pins.join("FLOWS").exists();
-        let brought_up = load(&pins, hook, limits).and_then(|mut ebpf| {
-            let program: &mut Xdp = ebpf
-                .program_mut("lb")
-                .ok_or(OpenError::Missing("lb"))?
-                .try_into()?;
-            program.load().map_err(privilege)?;
-            attach(program, &interface, hook, &pins)?;
-            Ok(ebpf)
-        });
-        let ebpf = match brought_up {
-            Ok(ebpf) => ebpf,
+        let lock = lock(&pins, first)?;
+        let adopted = pins.join("SLOTS").exists();
+        let brought_up = bring_up(config, virtual_links, &interfaces, &pins);
+        let (ebpf, hook) = match brought_up {
+            Ok(up) => up,
             Err(error) => {
                 Abandonment((!adopted).then_some(pins)).carry_out();
                 return Err(error);
             }
         };
+        let families = Families::of(config);
+        let room = |v4, v6| {
+            let v4 = if families.v4 { map_size(&ebpf, v4)? } else { 0 };
+            let v6 = if families.v6 { map_size(&ebpf, v6)? } else { 0 };
+            Ok::<_, OpenError>(v4 + v6)
+        };
         Ok(Self {
-            interface,
+            interfaces,
+            hook,
             adopted,
-            flows_max: map_size(&ebpf, "FLOWS")?,
-            pending_max: map_size(&ebpf, "PENDING")?,
+            flows_max: room("FLOWS_V4", "FLOWS_V6")?,
+            pending_max: room("PENDING_V4", "PENDING_V6")?,
             ebpf,
             pins,
             _lock: lock,
         })
+    }
+
+    /// The NIC that has the VIPs.
+    #[must_use]
+    pub fn interface(&self) -> &Interface {
+        // Never empty: `open` saw to that.
+        &self.interfaces[0]
+    }
+
+    /// The program that takes connections of a family out of FLOWS, loaded.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn reaper<A: Family>(&mut self) -> Result<ProgramFd, OpenError> {
+        let missing = OpenError::Missing(A::REAPER);
+        let program = self.ebpf.program_mut(A::REAPER).ok_or(missing)?;
+        let program: &mut Xdp = program.try_into()?;
+        program.load().map_err(privilege)?;
+        let fd = program.fd()?.try_clone();
+        fd.map_err(|error| OpenError::Program(error.into()))
+    }
+
+    /// The map called `name`, as a map of the kind `M`, out of the object's
+    /// hands.
+    ///
+    /// # Errors
+    /// It is not there, or of another kind, or was taken before.
+    pub fn take<M: TryFrom<Map>>(&mut self, name: &'static str) -> Result<M, OpenError> {
+        let map = self.take_map(name)?;
+        map.try_into().map_err(|_| OpenError::Missing(name))
     }
 
     /// The map called `name`, out of the object's hands.
@@ -271,27 +346,82 @@ fn lock(pins: &Path, interface: &Interface) -> Result<Flock<File>, OpenError> {
     })
 }
 
-fn load(pins: &Path, hook: Hook, limits: Limits) -> Result<Ebpf, OpenError> {
-    let keep_partial: u8 = match hook {
-        Hook::XdpNative => 0,
-        Hook::XdpGeneric => 1,
-    };
+/// Loads the programs and attaches them, by the first hook that works out.
+fn bring_up(
+    config: &Config,
+    virtual_links: &BTreeMap<String, String>,
+    interfaces: &[Interface],
+    pins: &Path,
+) -> Result<(Ebpf, Hook), OpenError> {
+    let mut services = config.services.values();
+    let local = services.any(|service| service.mode == Mode::Local);
+    let mut candidates = candidates(config.hook, interfaces, virtual_links)
+        .into_iter()
+        .peekable();
+    loop {
+        // There is one at least.
+        let Some(Candidate { hook, why }) = candidates.next() else {
+            return Err(OpenError::Missing("hook"));
+        };
+        let mut places = vec![Place::Ingress(hook)];
+        places.extend(local.then_some(Place::Egress));
+        let mut ebpf = load(pins, hook, config)?;
+        match attach(&mut ebpf, interfaces, &places, pins) {
+            Ok(()) => {
+                info!(%hook, why, "the data path is attached");
+                return Ok((ebpf, hook));
+            }
+            Err(error @ OpenError::Unsupported { .. }) if candidates.peek().is_some() => {
+                info!(%hook, error = format!("{error:#}"), "not by this hook");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn load(pins: &Path, hook: Hook, config: &Config) -> Result<Ebpf, OpenError> {
+    let Limits {
+        connections,
+        half_open,
+    } = config.limits;
+    let keep_partial = u8::from(hook != Hook::XdpNative);
+    let families = Families::of(config);
     // Two flows a connection.
-    let flows = limits.connections.saturating_mul(2);
-    let pending = limits.half_open.saturating_mul(2);
+    let size = |used: bool, entries: u32| {
+        if used {
+            entries.saturating_mul(2)
+        } else {
+            UNUSED
+        }
+    };
+    let sizes = [
+        ("FLOWS_V4", size(families.v4, connections)),
+        ("FLOWS_V6", size(families.v6, connections)),
+        ("PENDING_V4", size(families.v4, half_open)),
+        ("PENDING_V6", size(families.v6, half_open)),
+    ];
     let mut loader = EbpfLoader::new();
     loader
         .override_global("KEEP_PARTIAL_CHECKSUMS", &keep_partial, true)
-        .map_max_entries("FLOWS", flows)
-        .map_max_entries("PENDING", pending);
+        .override_global("CONNECTIONS_MAX", &connections, true);
+    for (name, entries) in sizes {
+        loader.map_max_entries(name, entries);
+    }
     for name in PINNED {
+        loader.map_pin_path(name, pins.join(name));
+    }
+    let by_family = PINNED_BY_FAMILY
+        .iter()
+        .flat_map(|name| ["V4", "V6"].map(|family| format!("{name}_{family}")));
+    let by_family: Vec<String> = by_family.collect();
+    for name in &by_family {
         loader.map_pin_path(name, pins.join(name));
     }
     let ebpf = loader.load(OBJECT).map_err(|error| match error {
         aya::EbpfError::MapError(ref cause) if denied(cause) => OpenError::Privilege,
         other => OpenError::Load(other),
     })?;
-    for (name, wanted) in [("FLOWS", flows), ("PENDING", pending)] {
+    for (name, wanted) in sizes {
         let size = map_size(&ebpf, name)?;
         if size != wanted {
             warn!(

@@ -15,7 +15,7 @@ use super::Probes;
 use super::check::Check;
 use super::connect::Ports;
 use crate::config::{
-    self, CheckKind, Config, Hook, Limits, Pool, RoleCheck, Server, Snat, StatusRange,
+    self, CheckKind, Config, Hook, Limits, Pool, RoleCheck, Server, Snat, StatusRange, Timeouts,
 };
 use crate::engine::{CheckReport, Event, Outcome, Pace, Role, RoleClaim};
 
@@ -37,6 +37,8 @@ fn pool(address: SocketAddr, kind: CheckKind, role: Option<RoleCheck>) -> Pool {
             name: "n1".into(),
             address,
             check_address: address,
+            weight: Server::WEIGHT,
+            max_connections: None,
         }],
     }
 }

@@ -9,12 +9,15 @@ fn config(addresses: &[SocketAddr], interval: Duration) -> Config {
         name: format!("n{index}").into(),
         address,
         check_address: address,
+        weight: Server::WEIGHT,
+        max_connections: None,
     };
     pool.servers = addresses.iter().enumerate().map(server).collect();
     Config {
-        interface: None,
+        interfaces: Vec::new(),
         hook: Hook::XdpNative,
         limits: Limits::default(),
+        timeouts: Timeouts::default(),
         snat: Snat::default(),
         pools: [(pool.name.clone(), pool)].into(),
         services: [].into(),

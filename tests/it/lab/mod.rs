@@ -1,37 +1,50 @@
 //! The lab itself: what the other tests stand on.
 
+mod checksums;
+mod datagram;
+mod flood;
+mod networks;
+mod tunnel;
+
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
 use lb_tests::fake::{Claim, FakeNode, Server};
+use lb_tests::lab::address::Family;
 use lb_tests::lab::{Lab, NIC, Namespace, Spec, address, clean_up};
 use lb_tests::patience::wait_until;
 use lb_tests::traffic::bulk;
 use lb_tests::traffic::connections::{who_answers, who_answers_port};
+use lb_tests::traffic::steady::Steady;
 use lb_tests::{binaries, cluster, http, privileged};
 
+pub use self::networks::path_mtu;
 use crate::footprint::footprint;
 
 const PORT: u16 = 7000;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A lab of two nodes, an echo server on each.
-fn lab_with_echo(spec: Spec) -> Result<(Lab, [Server; 2])> {
+/// A lab with an echo server on each node, for both families.
+fn lab_with_echo(spec: Spec) -> Result<(Lab, Vec<Server>)> {
     let lab = Lab::new(&spec)?;
-    let echo = |id| Server::echo(lab.node(id), at(address::node(id)));
-    let servers = [echo(1)?, echo(2)?];
+    let mut servers = Vec::new();
+    for (id, node) in (1..).zip(lab.nodes()) {
+        for family in Family::BOTH {
+            servers.push(Server::echo(node, at(lab.node_address(family, id)))?);
+        }
+    }
     Ok((lab, servers))
 }
 
-fn at(address: Ipv4Addr) -> SocketAddrV4 {
-    SocketAddrV4::new(address, PORT)
+fn at(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, PORT)
 }
 
-fn connects(target: Ipv4Addr) -> bool {
-    TcpStream::connect_timeout(&at(target).into(), SECOND / 2).is_ok()
+fn connects(target: IpAddr) -> bool {
+    TcpStream::connect_timeout(&at(target), SECOND / 2).is_ok()
 }
 
 #[test]
@@ -39,110 +52,58 @@ fn everybody_reaches_everybody() {
     privileged!();
     let (lab, _servers) = lab_with_echo(Spec::for_test(2).clients(2)).unwrap();
     let members = [lab.client(), &lab.clients()[1], lab.balancer(), lab.node(2)];
-    for from in members {
-        assert!(
-            from.enter(|| connects(address::node(1))),
-            "{} does not reach node 1",
-            from.name()
-        );
+    for family in Family::BOTH {
+        for from in members {
+            assert!(
+                from.enter(|| connects(family.node(1))),
+                "{} does not reach node 1 by {family:?}",
+                from.name()
+            );
+        }
+        bulk::echo(lab.client(), at(family.node(2)), 1 << 20, 1).unwrap();
     }
-    bulk::echo(lab.client(), at(address::node(2)), 1 << 20, 1).unwrap();
-}
-
-#[test]
-fn endpoints_that_verify_checksums_reach_each_other_too() {
-    privileged!();
-    let (lab, _servers) = lab_with_echo(Spec::for_test(2).checksums_verified()).unwrap();
-    bulk::echo(lab.client(), at(address::node(1)), 1 << 20, 2).unwrap();
-    bulk::echo(lab.balancer(), at(address::node(2)), 1 << 20, 3).unwrap();
-}
-
-#[test]
-fn endpoints_that_verify_checksums_catch_a_wrong_one() {
-    privileged!();
-    let lab = Lab::new(&Spec::for_test(1).checksums_verified()).unwrap();
-    let correct = datagram_checksum();
-    assert!(datagram_arrives(&lab, correct));
-    assert!(!datagram_arrives(&lab, correct ^ 0x0101));
-    assert!(datagram_arrives(&lab, correct));
-    // That datagram was sent finished. So that all are, no port may offer to
-    // finish them: the next one would take an unfinished checksum on trust.
-    assert!(!offloads_checksums(lab.client(), NIC));
-    assert!(!offloads_checksums(lab.switch(), "n1"));
-    let lab = Lab::new(&Spec::for_test(1)).unwrap();
-    assert!(offloads_checksums(lab.client(), NIC));
-}
-
-fn offloads_checksums(namespace: &Namespace, port: &str) -> bool {
-    let mut ethtool = Command::new("ethtool");
-    ethtool.args(["-k", port]);
-    let features = namespace.enter(move || ethtool.output()).unwrap().stdout;
-    String::from_utf8_lossy(&features).contains("tx-checksumming: on")
-}
-
-const DATAGRAM_PORTS: (u16, u16) = (7001, 7002);
-
-/// Sends an empty UDP datagram with this checksum from the client to node 1;
-/// whether it gets there.
-fn datagram_arrives(lab: &Lab, checksum: u16) -> bool {
-    use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
-
-    let (from, to) = DATAGRAM_PORTS;
-    let receiver = lab
-        .node(1)
-        .enter(|| std::net::UdpSocket::bind((address::node(1), to)).unwrap());
-    receiver.set_read_timeout(Some(SECOND / 2)).unwrap();
-    // Version and header length, no options; the kernel fills in the rest.
-    let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0];
-    packet.extend(address::client(1).octets());
-    packet.extend(address::node(1).octets());
-    for word in [from, to, 8, checksum] {
-        packet.extend(word.to_be_bytes());
-    }
-    lab.client().enter(|| {
-        let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW)).unwrap();
-        let target = SocketAddrV4::new(address::node(1), 0);
-        sendto(&raw, &packet, SendFlags::empty(), &target).unwrap();
-    });
-    receiver.recv(&mut [0; 16]).is_ok()
-}
-
-/// The right one: over the pseudo-header and the UDP header (RFC 768).
-fn datagram_checksum() -> u16 {
-    let (from, to) = DATAGRAM_PORTS;
-    let half = |address: Ipv4Addr| {
-        let [a, b, c, d] = address.octets();
-        u32::from(u16::from_be_bytes([a, b])) + u32::from(u16::from_be_bytes([c, d]))
-    };
-    let mut sum = half(address::client(1)) + half(address::node(1)) + 17 + 8;
-    sum += u32::from(from) + u32::from(to) + 8;
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 #[test]
 fn an_isolated_node_is_cut_off_from_nodes_only_and_both_ways() {
     privileged!();
     let (lab, _servers) = lab_with_echo(Spec::for_test(2)).unwrap();
-    let (one, two) = (address::node(1), address::node(2));
-    // An open connection must be cut as well as a new one.
-    let mut open = lab.node(2).enter(|| TcpStream::connect(at(one)).unwrap());
-    assert!(echoes(&mut open));
+    for family in Family::BOTH {
+        let (one, two) = (family.node(1), family.node(2));
+        // An open connection must be cut as well as a new one.
+        let mut open = lab.node(2).enter(|| TcpStream::connect(at(one)).unwrap());
+        assert!(echoes(&mut open));
 
+        lab.isolate(1).unwrap();
+        let before = received_frames(&lab, 1);
+        assert!(!lab.node(1).enter(|| connects(two)));
+        assert!(!lab.node(2).enter(|| connects(one)));
+        assert!(!echoes(&mut open));
+        // Not even heard, let alone answered; but for a question who has
+        // which address.
+        assert!(received_frames(&lab, 1) <= before + 2);
+        assert!(lab.client().enter(|| connects(one)));
+        assert!(lab.balancer().enter(|| connects(one)));
+
+        lab.rejoin(1).unwrap();
+        assert!(lab.node(1).enter(|| connects(two)));
+        assert!(lab.node(2).enter(|| connects(one)));
+    }
+}
+
+#[test]
+fn two_isolated_nodes_rejoin_one_by_one() {
+    privileged!();
+    let (lab, _servers) = lab_with_echo(Spec::for_test(3)).unwrap();
+    let reaches =
+        |from, to| Family::BOTH.map(|family| lab.node(from).enter(|| connects(family.node(to))));
     lab.isolate(1).unwrap();
-    assert!(!lab.node(1).enter(|| connects(two)));
-    assert!(!lab.node(2).enter(|| connects(one)));
-    assert!(!echoes(&mut open));
-    let received = received_bytes(&lab, 1);
-    assert!(lab.client().enter(|| connects(one)));
-    assert!(lab.balancer().enter(|| connects(one)));
-    assert!(received_bytes(&lab, 1) > received);
-
+    lab.isolate(2).unwrap();
     lab.rejoin(1).unwrap();
-    assert!(lab.node(1).enter(|| connects(two)));
-    assert!(lab.node(2).enter(|| connects(one)));
+    assert_eq!(reaches(3, 1), [true; 2]);
+    assert_eq!(reaches(1, 2), [false; 2]);
+    lab.rejoin(2).unwrap();
+    assert_eq!(reaches(1, 2), [true; 2]);
 }
 
 /// Whether an echo server answers on `stream` within half a second.
@@ -152,16 +113,21 @@ fn echoes(stream: &mut TcpStream) -> bool {
     stream.write_all(b"x").is_ok() && stream.read_exact(&mut [0]).is_ok()
 }
 
-fn received_bytes(lab: &Lab, id: usize) -> u64 {
-    let devices = lab
-        .node(id)
+/// Frames that the NIC of node `id` has received.
+fn received_frames(lab: &Lab, id: usize) -> u64 {
+    received_by(lab.node(id), NIC)
+}
+
+/// Frames that `nic` of `namespace` has received.
+fn received_by(namespace: &Namespace, nic: &str) -> u64 {
+    let devices = namespace
         .enter(|| std::fs::read_to_string("/proc/thread-self/net/dev"))
         .unwrap();
     let line = devices
         .lines()
-        .find_map(|line| line.trim().strip_prefix(&format!("{NIC}:")))
+        .find_map(|line| line.trim().strip_prefix(&format!("{nic}:")))
         .unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[test]
@@ -192,6 +158,38 @@ fn a_fake_node_says_what_it_is_told() {
             .enter(|| who_answers_port(cluster::api(1), port));
         assert_eq!(node, Ok(7));
     }
+}
+
+#[test]
+fn a_fake_node_and_its_clients_speak_ipv6_too() {
+    privileged!();
+    let lab = Lab::new(&Spec::for_test(1)).unwrap();
+    let address = Family::V6.node(1);
+    let _node = FakeNode::start(lab.node(1), 6, address, Claim::leader(3)).unwrap();
+    let health = SocketAddr::new(address, cluster::HEALTH_PORT);
+    let answer = lab.client().enter(|| http::get(health, "/primary", SECOND));
+    assert_eq!(answer.unwrap().status, 200);
+    let api = SocketAddr::new(address, cluster::API_PORT);
+    let answers = who_answers(lab.client(), api, 10, 2);
+    assert_eq!(answers.by_node, BTreeMap::from([(6, 10)]));
+    let steady = Steady::start(lab.client(), api, 1);
+    assert!(steady.wait_for_more(3, SECOND));
+    assert_eq!(steady.stop().failures, BTreeMap::new());
+    for _ in 0..3 {
+        let node = lab.client().enter(|| who_answers_port(api, 20_000));
+        assert_eq!(node, Ok(6));
+    }
+}
+
+#[test]
+fn nobody_speaks_in_a_lab_unless_told_to() {
+    privileged!();
+    let lab = Lab::new(&Spec::for_test(2)).unwrap();
+    // What a new link has to say, it says in its first moments.
+    std::thread::sleep(SECOND / 10);
+    let before = received_by(lab.balancer(), NIC);
+    std::thread::sleep(3 * SECOND);
+    assert_eq!(received_by(lab.balancer(), NIC), before);
 }
 
 #[test]

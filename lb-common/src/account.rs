@@ -1,0 +1,92 @@
+//! What is open: each connection is counted once when its handshake is done,
+//! and once when it is over, whoever sees that first.
+
+use crate::addr::Address;
+use crate::flow::{Direction, Flow, FlowKey, Owner, Progress, Tick};
+use crate::service::SourceKey;
+use crate::tables::{FlowEntry, SourceEntry, Tables};
+
+/// Counts a connection as open; gives how many its target had before.
+#[inline(always)]
+pub fn open<A: Address, T: Tables<A>>(tables: &T, owner: Owner, client: A) -> u32 {
+    if let Some(source) = tables.known_source(&SourceKey::new(client, owner.service)) {
+        source.open();
+    }
+    tables.service_open(owner.service);
+    tables.open(owner.target)
+}
+
+/// Counts a connection as over.
+#[inline(always)]
+pub fn close<A: Address, T: Tables<A>>(tables: &T, owner: Owner, client: A) {
+    if let Some(source) = tables.known_source(&SourceKey::new(client, owner.service)) {
+        source.close();
+    }
+    tables.service_close(owner.service);
+    tables.close(owner.target);
+}
+
+/// Sets marks of a connection in its forward flow, whichever flow `flow` is,
+/// and counts it as over if these marks are what ends it.
+#[inline(always)]
+pub fn advance<A: Address, T: Tables<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    flow: &Flow<A>,
+    entry: &T::FlowEntry,
+    marks: impl FnOnce(Progress) -> Progress,
+) {
+    let before = match flow.direction() {
+        Direction::Forward => {
+            let marks = marks(flow.progress);
+            (entry.advance(marks), marks)
+        }
+        Direction::Reply => {
+            let Some(forward) = tables.flow(&flow.pair_key()) else {
+                return;
+            };
+            let marks = marks(forward.get().progress);
+            (forward.advance(marks), marks)
+        }
+    };
+    let (before, marks) = before;
+    if !before.closed() && before.with(marks).closed() {
+        close(tables, flow.owner(), flow.client(key));
+    }
+}
+
+/// Takes a connection out of FLOWS; `key` and `flow` are one half of it. A
+/// pair's key that serves another connection by now stays: an agent that was
+/// killed between two removals may have left this half alone.
+#[inline(always)]
+pub fn remove<A: Address, T: Tables<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    flow: &Flow<A>,
+    entry: &T::FlowEntry,
+) {
+    advance(tables, key, flow, entry, |_| Progress::REMOVED);
+    let pair = flow.pair_key();
+    if flow.mode().replies()
+        && let Some(other) = tables.flow(&pair)
+        && other.get().pair_key() == *key
+    {
+        tables.remove_flow(&pair);
+    }
+    tables.remove_flow(key);
+}
+
+/// Takes a connection out of FLOWS for the agent, which found that nothing
+/// had passed on its flow under `key` since `last_seen`. Whether it did.
+#[inline(always)]
+pub fn reap<A: Address, T: Tables<A>>(tables: &T, key: &FlowKey<A>, last_seen: Tick) -> bool {
+    let Some(entry) = tables.flow(key) else {
+        return false;
+    };
+    let flow = entry.get();
+    if flow.last_seen != last_seen {
+        return false;
+    }
+    remove(tables, key, &flow, &entry);
+    true
+}

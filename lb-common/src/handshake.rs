@@ -1,0 +1,257 @@
+//! Handshakes: from the SYN that was let in to the ACK that proves the client,
+//! with which a connection moves from PENDING to FLOWS.
+
+use crate::account;
+use crate::addr::Address;
+use crate::flow::{Direction, Flow, FlowKey, Pending, Progress};
+use crate::steer::{Case, answer, fin, send};
+use crate::tables::{Inserted, Tables};
+use crate::verdict::{Reason, Verdict};
+use crate::wire::frame::Segment;
+use crate::wire::tcp::Flags;
+
+/// How far behind the server's sequence number a client's first
+/// acknowledgment may lie: the data that a server may send with its SYN+ACK
+/// (TCP Fast Open). A forger's chance is this over 2^32.
+const FIRST_ACK_WINDOW: u32 = 1 << 16;
+
+/// What was found of a segment's connection in PENDING.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// The segment's own flow alone.
+    Half,
+    /// Both flows.
+    Pair,
+}
+
+/// A step of `steer`: copies what PENDING holds of a segment's connection into
+/// its case, at once. An entry that another CPU takes out is given to another
+/// connection without delay.
+///
+/// The other flow may have been pushed out, and its key may serve another
+/// connection already. Where the server does not answer us there is none, and
+/// the segment's own stands for it.
+#[inline(never)]
+pub fn find<A: Address, T: Tables<A>>(tables: &T, case: &mut Case<A>) -> Found {
+    let key = &case.segment.key;
+    let Some(pending) = tables.pending(key) else {
+        return Found::Nothing;
+    };
+    case.draft = *pending;
+    if !case.draft.flow.mode().replies() {
+        case.pair = case.draft;
+        return Found::Pair;
+    }
+    let Some(other) = tables.pending(&case.draft.flow.pair_key()) else {
+        return Found::Half;
+    };
+    case.pair = *other;
+    if case.pair.flow.pair_key() == *key {
+        Found::Pair
+    } else {
+        Found::Half
+    }
+}
+
+/// A step of `steer`: the segments of unfinished handshakes.
+#[inline(never)]
+pub fn shake_hands<A: Address, T: Tables<A>>(tables: &T, case: &mut Case<A>, found: Found) -> bool {
+    let verdict = unfinished(tables, case, found == Found::Pair);
+    case.decided(verdict)
+}
+
+/// The verdict on a segment whose connection was found in PENDING; none where
+/// that is over: it is forgotten then, and the segment may open a connection
+/// anew.
+#[inline(always)]
+fn unfinished<A: Address, T: Tables<A>>(
+    tables: &T,
+    case: &mut Case<A>,
+    paired: bool,
+) -> Option<Verdict> {
+    let Case {
+        segment,
+        draft: pending,
+        pair,
+        rewrite,
+        tunnel,
+        ..
+    } = case;
+    let (flow, way) = (&pending.flow, (rewrite, tunnel));
+    let stale = tables.generation(flow.target) != flow.generation;
+    let reason = if stale || (paired && selects_again(tables, segment, flow, pair)) {
+        Reason::CutOff
+    } else if paired {
+        let reason = match flow.direction() {
+            Direction::Forward => shake_client(tables, segment, flow, pair),
+            Direction::Reply => shake_server(tables, segment, pending),
+        };
+        return Some(send(tables, segment, way, flow, reason));
+    } else if tables.flow(&segment.key).is_some() {
+        // Another CPU finished the handshake a moment ago.
+        return Some(send(tables, segment, way, flow, Reason::Handshake));
+    } else {
+        Reason::HandshakeLost
+    };
+    forget(tables, &segment.key, flow);
+    (!segment.flags.open_connection()).then(|| answer(segment, flow, reason))
+}
+
+/// Whether a SYN that is sent again should select again: its server has not
+/// answered, and gets no new connections any more.
+#[inline(always)]
+fn selects_again<A: Address, T: Tables<A>>(
+    tables: &T,
+    segment: &Segment<A>,
+    flow: &Flow<A>,
+    pair: &Pending<A>,
+) -> bool {
+    segment.flags.open_connection()
+        && flow.direction() == Direction::Forward
+        && !pair.flow.progress.contain(Progress::ANSWERED)
+        && tables
+            .target(flow.target)
+            .is_none_or(|target| target.accepts == 0)
+}
+
+#[inline(always)]
+fn shake_client<A: Address, T: Tables<A>>(
+    tables: &T,
+    segment: &Segment<A>,
+    flow: &Flow<A>,
+    reply: &Pending<A>,
+) -> Reason {
+    if segment.flags.open_connection() {
+        if reply.flow.progress.contain(Progress::ANSWERED) || !flow.mode().replies() {
+            Reason::SynRetransmitted
+        } else {
+            Reason::SynUnanswered
+        }
+    } else if segment.flags.intersect(Flags::RST) {
+        forget(tables, &segment.key, flow);
+        Reason::ResetRelayed
+    } else if segment.flags.intersect(Flags::ACK) {
+        promote(tables, segment, flow, reply)
+    } else {
+        Reason::Handshake
+    }
+}
+
+#[inline(always)]
+fn shake_server<A: Address, T: Tables<A>>(
+    tables: &T,
+    segment: &Segment<A>,
+    pending: &Pending<A>,
+) -> Reason {
+    if segment.flags.intersect(Flags::RST) {
+        forget(tables, &segment.key, &pending.flow);
+        return Reason::BackendRefused;
+    }
+    if segment.flags.contain(Flags::SYN | Flags::ACK) {
+        let mut answered = *pending;
+        answered.flow.progress = Progress::ANSWERED;
+        answered.server_sequence = segment.sequence;
+        if answered != *pending {
+            tables.replace_pending(&segment.key, &answered);
+        }
+        if !pending.flow.progress.contain(Progress::ANSWERED) {
+            let took = (tables.microseconds() as u32).wrapping_sub(pending.opened);
+            let load = tables.load(pending.flow.target);
+            tables.set_latency(pending.flow.target, load.with_sample(took));
+        }
+    }
+    Reason::Handshake
+}
+
+/// Moves a connection from PENDING to FLOWS, if the client's acknowledgment
+/// proves that it saw the server's SYN+ACK. Where the server's segments do not
+/// come by, there is nothing to prove it by.
+#[inline(always)]
+fn promote<A: Address, T: Tables<A>>(
+    tables: &T,
+    segment: &Segment<A>,
+    flow: &Flow<A>,
+    reply: &Pending<A>,
+) -> Reason {
+    let acknowledged = segment
+        .acknowledgment
+        .wrapping_sub(reply.server_sequence.wrapping_add(1));
+    if flow.mode().replies()
+        && (!reply.flow.progress.contain(Progress::ANSWERED) || acknowledged >= FIRST_ACK_WINDOW)
+    {
+        return Reason::Handshake;
+    }
+    // As they are: a copy of both would not fit on the kernel's stack, and
+    // nobody minds when the connection's idle time begins with its SYN.
+    let reason = insert_pair(tables, &segment.key, flow, &reply.flow);
+    if reason == Reason::Established
+        && segment.flags.intersect(Flags::FIN)
+        && let Some(entry) = tables.flow(&segment.key)
+    {
+        let replies = flow.mode().replies();
+        account::advance(tables, &segment.key, flow, &entry, |now| {
+            fin(Direction::Forward, replies, now)
+        });
+    }
+    if reason != Reason::Handshake {
+        // Only now: whoever finds no entry in PENDING must find it in FLOWS.
+        forget(tables, &segment.key, flow);
+    }
+    reason
+}
+
+/// Puts both flows into FLOWS, or none, and counts the connection. Whoever
+/// inserts the first one does the rest; another CPU that comes in between
+/// forwards its segment and leaves the tables alone.
+#[inline(always)]
+fn insert_pair<A: Address, T: Tables<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    forward: &Flow<A>,
+    back: &Flow<A>,
+) -> Reason {
+    let reply_key = forward.pair_key();
+    let replies = forward.mode().replies();
+    if replies {
+        match tables.insert_flow(&reply_key, back) {
+            Inserted::Yes => {}
+            Inserted::Exists => return Reason::Handshake,
+            Inserted::Full => return Reason::TableFull,
+        }
+    }
+    let limit = tables
+        .target(forward.target)
+        .map_or(0, |target| target.max_connections);
+    // Before the flow is there: who finds it may close it.
+    let had = account::open(tables, forward.owner(), key.source);
+    let reason = if limit != 0 && had >= limit {
+        Reason::ServersFull
+    } else {
+        match tables.insert_flow(key, forward) {
+            Inserted::Yes => return Reason::Established,
+            Inserted::Exists if !replies => Reason::Handshake,
+            Inserted::Exists | Inserted::Full => Reason::TableFull,
+        }
+    };
+    account::close(tables, forward.owner(), key.source);
+    if replies {
+        tables.remove_flow(&reply_key);
+    }
+    reason
+}
+
+/// Takes a pair out of PENDING. A reverse key that serves another connection
+/// by now stays.
+#[inline(always)]
+fn forget<A: Address, T: Tables<A>>(tables: &T, key: &FlowKey<A>, flow: &Flow<A>) {
+    let pair = flow.pair_key();
+    if let Some(other) = tables.pending(&pair)
+        && other.flow.pair_key() == *key
+    {
+        tables.remove_pending(&pair);
+    }
+    tables.remove_pending(key);
+}

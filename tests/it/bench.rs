@@ -1,0 +1,48 @@
+//! The benchmarks run, and write what they promise; what they find is no
+//! ground to fail a test.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use lb_tests::bench::report::{Row, read, write};
+use lb_tests::bench::{Effort, micro};
+use lb_tests::privileged;
+use serde_json::Value;
+
+const FIELDS: [&str; 10] = [
+    "bench", "name", "path", "unit", "median", "min", "max", "runs", "ratio_to", "ratio",
+];
+
+#[test]
+fn bench_micro_writes_rows_of_all_fields() {
+    privileged!();
+    let rows = micro::run(Effort::Smoke).expect("the benchmark runs");
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
+    let file = write(&directory, "micro", &rows).expect("it can be written");
+    let names = |rows: &[Row]| rows.iter().map(|row| row.name.clone()).collect::<Vec<_>>();
+    let back = read(&file).expect("it holds what it promises");
+    assert_eq!(names(&back), names(&rows));
+
+    let text = fs::read_to_string(&file).expect("it is there");
+    let written: Vec<Value> = serde_json::from_str(&text).expect("it is an array");
+    for row in &written {
+        let row = row.as_object().expect("a row is an object");
+        let fields: BTreeSet<&str> = row.keys().map(String::as_str).collect();
+        assert_eq!(fields, BTreeSet::from(FIELDS));
+    }
+    let named = |name: &str| rows.iter().find(|row| row.name.starts_with(name));
+    for name in [
+        "MAC swap + TX",
+        "bare look-up",
+        "forward",
+        "reply",
+        "SYN accepted",
+        "not ours",
+    ] {
+        let row = named(name).unwrap_or_else(|| panic!("no row {name}"));
+        assert_eq!((row.unit.as_str(), row.runs), ("ns", 1), "{row:?}");
+    }
+    // The harness really runs what it is told to: a look-up is not free.
+    assert!(named("forward").is_some_and(|row| row.median > 2.0));
+}

@@ -1,0 +1,19 @@
+//! What the data path can do beyond one way to one server: both families,
+//! every algorithm, every mode, every limit, end to end in the lab.
+
+mod algorithms;
+mod dsr;
+mod flood;
+mod hooks;
+mod ipip;
+mod ipv6;
+mod limits;
+mod local;
+mod mtu;
+mod ping;
+mod snat;
+mod stage;
+mod two_arms;
+
+pub use self::stage::{Call, Stage};
+pub use crate::connections::PATIENCE;

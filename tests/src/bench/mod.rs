@@ -1,0 +1,35 @@
+//! `cargo xtask bench`: what a packet, a connection and a byte cost, side by
+//! side with the floor and with what else there is.
+//!
+//! - [`micro`]: the program on single packets, by BPF_PROG_TEST_RUN.
+//! - [`e2e`]: a client, a balancer and a server in a lab, for each way there is
+//!   ([`peers`]), under load ([`load`]).
+//! - [`scale`]: many flows, many services.
+//! - [`pps`]: packets a second through a driver.
+//! - [`stack`]: what the kernel programs take of theirs.
+//! - [`report`], [`plot`]: the table, the JSON and the figures.
+//!
+//! `docs/benchmarks.md` says what each row means. All that knows the kernel
+//! program's types is in [`datapath`].
+
+pub mod datapath;
+pub mod e2e;
+pub mod load;
+pub mod micro;
+pub mod peers;
+pub mod plot;
+pub mod pps;
+pub mod report;
+pub mod scale;
+pub mod stack;
+
+/// How long a benchmark may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// As long as it takes for numbers that hold.
+    Full,
+    /// Two minutes for all benchmarks together, with wider error.
+    Quick,
+    /// Seconds: to see that it works at all.
+    Smoke,
+}

@@ -1,0 +1,176 @@
+//! What many flows, and many services with many targets, cost: time a packet,
+//! memory, time to install and to change, and the agent's CPU time.
+
+use std::fs;
+use std::net::SocketAddrV4;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::Effort;
+use super::datapath::{DataPath, Order, Packets, Program};
+use super::report::Row;
+use crate::balancer::Balancer;
+use crate::fake::Server;
+use crate::lab::{Lab, NIC, Spec, address};
+use crate::patience::{interrupted, pause};
+
+const BENCH: &str = "scale";
+/// Servers of each service.
+const SERVERS: u16 = 32;
+/// The first server's port; all of them are on one node.
+const FIRST_PORT: u16 = 9001;
+/// How long the agent may take for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Measures everything.
+pub fn run(effort: Effort) -> Result<Vec<Row>> {
+    let (flows, services, runs): (&[u32], &[u16], usize) = match effort {
+        Effort::Full => (
+            &[1_000, 10_000, 100_000, 1_000_000],
+            &[1, 10, 30, 100, 1000],
+            9,
+        ),
+        Effort::Quick => (&[1_000, 1_000_000], &[1, 30, 1000], 3),
+        Effort::Smoke => (&[1_000], &[1], 1),
+    };
+    let mut rows = Vec::new();
+    for connections in flows {
+        rows.extend(table(*connections, runs)?);
+    }
+    for services in services {
+        if interrupted() {
+            break;
+        }
+        rows.extend(agent(*services)?);
+    }
+    Ok(rows)
+}
+
+/// A table that is as large as what is in it.
+fn table(connections: u32, runs: usize) -> Result<Vec<Row>> {
+    let row = |name: &str, unit: &str, samples: &[f64]| {
+        let name = format!("{name}, {connections} connections");
+        Row::new(BENCH, &name, "xdp", unit, samples)
+    };
+    let mut path = DataPath::load(connections)?;
+    let begun = Instant::now();
+    path.fill(connections)?;
+    let filled = begun.elapsed().as_secs_f64();
+    let mut time = |packets| {
+        let order = Order::Random(connections);
+        let once = |_| {
+            let harness = path.time(Program::Pass, packets, order, 200_000)?;
+            Ok(path.time(Program::Lb, packets, order, 200_000)? - harness)
+        };
+        (0..runs).map(once).collect::<Result<Vec<f64>>>()
+    };
+    let forward = time(Packets::Forward)?;
+    let reply = time(Packets::Reply)?;
+    let (bytes, room) = path.memory()?;
+    Ok(vec![
+        row("forward", "ns", &forward),
+        row("reply", "ns", &reply),
+        row(
+            "memory of a connection",
+            "B",
+            &[bytes as f64 / f64::from(room)],
+        ),
+        row("filling two tables", "s", &[filled]),
+    ])
+}
+
+/// `lb` with so many services, each with the same 32 servers.
+fn agent(services: u16) -> Result<Vec<Row>> {
+    let lab = Lab::new(&Spec::for_test(1))?;
+    let mut servers = (0..SERVERS)
+        .map(|index| {
+            let at = SocketAddrV4::new(address::node(1), FIRST_PORT + index);
+            Server::echo(lab.node(1), at)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let begun = Instant::now();
+    let mut balancer = Balancer::with_configuration(&lab, &configuration(services))?;
+    balancer.start_again()?;
+    if let Err(error) = wait_for_targets(&mut balancer, services, SERVERS) {
+        eprintln!("bench: {services} services of {SERVERS} servers are left out: {error:#}");
+        return Ok(Vec::new());
+    }
+    let installed = begun.elapsed().as_secs_f64();
+    let pid = balancer.pid().context("lb ended")?;
+    let cpu_installed = cpu_seconds(pid)?;
+
+    let begun = Instant::now();
+    servers.pop();
+    wait_for_targets(&mut balancer, services, SERVERS - 1)?;
+    let changed = begun.elapsed().as_secs_f64();
+
+    let (before, begun) = (cpu_seconds(pid)?, Instant::now());
+    pause(Duration::from_secs(2));
+    let idle = (cpu_seconds(pid)? - before) / begun.elapsed().as_secs_f64();
+    let row = |name: &str, unit: &str, value: f64| {
+        let name = format!("{name}, {services} x {SERVERS} targets");
+        Row::new(BENCH, &name, "agent", unit, &[value])
+    };
+    Ok(vec![
+        row("start to serving", "s", installed),
+        row("CPU until then", "s", cpu_installed),
+        row("a server leaves", "s", changed),
+        row("CPU at rest", "% of a core", idle * 100.0),
+        row("RSS", "MiB", resident_mebibytes(pid)?),
+    ])
+}
+
+fn wait_for_targets(balancer: &mut Balancer, services: u16, servers: u16) -> Result<()> {
+    let what = format!("waiting for {servers} targets of each of {services} services");
+    let all = |count: usize, wanted: u16| count == usize::from(wanted);
+    balancer.wait_for_status(&what, PATIENCE, |status| {
+        all(status.services.len(), services)
+            && status
+                .services
+                .iter()
+                .all(|service| all(service.targets.len(), servers))
+    })?;
+    Ok(())
+}
+
+/// One pool, so that the checks are the same whatever is measured. A refused
+/// connection counts at once.
+fn configuration(services: u16) -> String {
+    let mut toml = format!("interface = \"{NIC}\"\n[pool.all]\nserver = [\n");
+    for index in 0..SERVERS {
+        let at = SocketAddrV4::new(address::node(1), FIRST_PORT + index);
+        toml += &format!("  {{ name = \"s{index}\", address = \"{at}\" }},\n");
+    }
+    toml += "]\ncheck = { type = \"tcp\", interval = \"500ms\", rise = 1 }\n";
+    for index in 0..services {
+        let listen = SocketAddrV4::new(address::VIP, 10_000 + index);
+        toml += &format!(
+            "[service.s{index}]\nlisten = \"{listen}\"\npool = \"all\"\nroute = \"any\"\n"
+        );
+    }
+    toml
+}
+
+/// CPU time that a process has taken.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("lb ended")?;
+    // proc_pid_stat(5): utime and stime are fields 14 and 15; the name, in
+    // brackets, is field 2.
+    let (_, after) = stat.rsplit_once(')').context("no stat of a process")?;
+    let ticks: f64 = after
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<f64>().ok())
+        .sum();
+    Ok(ticks / super::load::TICKS_PER_SECOND)
+}
+
+fn resident_mebibytes(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("lb ended")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next());
+    let kibibytes: f64 = kibibytes.context("no VmRSS")?.parse()?;
+    Ok(kibibytes / 1024.0)
+}

@@ -1,0 +1,68 @@
+//! `cargo xtask bench`: installs what the benchmarks compare with, builds, and
+//! becomes the benchmarks' own program.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Result, anyhow};
+use clap::{Args, ValueEnum};
+
+use crate::step::shown;
+use crate::toolchain::search_path_variable;
+use crate::workspace::Workspace;
+use crate::{build, setup};
+
+#[derive(Args)]
+pub struct Options {
+    /// Which benchmarks to run; all of them where none is named.
+    benches: Vec<Bench>,
+    /// Less than two minutes in all, with wider error.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// A benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// Nanoseconds a packet in the kernel program alone.
+    Micro,
+    /// Connections, requests and bytes a second: direct, lb, nftables, HAProxy, nginx.
+    E2e,
+    /// What many flows, services and targets cost.
+    Scale,
+    /// Packets a second on one core, through a driver.
+    Pps,
+}
+
+impl Bench {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Micro => "micro",
+            Self::E2e => "e2e",
+            Self::Scale => "scale",
+            Self::Pps => "pps",
+        }
+    }
+}
+
+/// Sets up, builds, and becomes the program that measures.
+pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    setup::need_root("load kernel programs and create network namespaces")?;
+    let peers = options.benches.is_empty() || options.benches.contains(&Bench::E2e);
+    let needed = if peers {
+        setup::Options::for_comparing()
+    } else {
+        setup::Options::for_running()
+    };
+    setup::run(workspace, &needed)?;
+    build::everything(workspace, build::Options::default())?;
+    let mut command = Command::new(workspace.release_binary("bench"));
+    command.args(options.benches.iter().map(|bench| bench.name()));
+    if options.quick {
+        command.arg("--quick");
+    }
+    command.arg("--out").arg(workspace.bench_directory());
+    command.env("PATH", search_path_variable());
+    let error = command.exec();
+    Err(anyhow!(error).context(format!("cannot start `{}`", shown(&command))))
+}
