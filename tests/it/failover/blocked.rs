@@ -1,8 +1,8 @@
 //! Clients that wait for a leader which will never answer, and send nothing
 //! that could be answered with a RST.
 
-use std::io;
-use std::thread::JoinHandle;
+use std::io::{self, ErrorKind};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use lb_tests::balancer::WRITE_SERVICE;
@@ -18,6 +18,9 @@ use super::{PATIENCE, ip};
 /// How long a blocked client may wait after the flip. It takes milliseconds;
 /// on a machine that is busy with other things, somewhat more.
 const RESET_MAX: Duration = Duration::from_millis(1500);
+
+/// How long a client that was refused waits before it comes again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 #[test]
 fn clients_blocked_on_a_leader_that_hangs_are_reset_without_sending_anything() {
@@ -41,8 +44,21 @@ fn a_client_whose_syn_went_to_a_lost_leader_gets_through_when_it_tries_again() {
     let connecting = it.lab.client().background(|| {
         let begun = Instant::now();
         // The kernel sends the SYN again after a second, and again after two.
-        let outcome = Connection::open(address::WRITE, PATIENCE)
-            .and_then(|mut connection| connection.request("GET", "/whoami", None));
+        // Where the election takes longer than that there is nobody to write
+        // to just then: the client is refused at once, and comes again.
+        let outcome = loop {
+            let outcome = Connection::open(address::WRITE, PATIENCE)
+                .and_then(|mut connection| connection.request("GET", "/whoami", None));
+            match outcome {
+                Err(error)
+                    if error.kind() == ErrorKind::ConnectionRefused
+                        && begun.elapsed() < PATIENCE =>
+                {
+                    thread::sleep(PAUSE);
+                }
+                other => break other,
+            }
+        };
         (
             begun.elapsed(),
             outcome.map(|answer| answer.json()["node"].clone()),
