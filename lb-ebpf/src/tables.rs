@@ -38,7 +38,8 @@ impl Maps {
     pub fn case<'a, A: Maintained>() -> Option<&'a mut Case<A>> {
         // SAFETY: the element is there as long as the map, and this CPU's own:
         // programs on one CPU do not interrupt each other, and each asks once.
-        // All its fields are integers, of which every value will do.
+        // All zero, as the kernel makes it, is a case; and later it holds what
+        // was stored in it as one.
         A::MAPS
             .cases
             .get_ptr_mut(0)
