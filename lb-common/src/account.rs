@@ -5,15 +5,31 @@ use crate::addr::Address;
 use crate::flow::{Direction, Flow, FlowKey, Owner, Progress, Tick};
 use crate::service::SourceKey;
 use crate::tables::{FlowEntry, SourceEntry, Tables};
+use crate::target::TargetId;
 
-/// Counts a connection as open; gives how many its target had before.
+/// How many connections were open before another one was counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Before {
+    /// In all.
+    pub all: u32,
+    /// Of its service.
+    pub service: u32,
+    /// Of its source and service; 0 where nobody counts them.
+    pub source: u32,
+    /// Of its target.
+    pub target: u32,
+}
+
+/// Counts a connection as open.
 #[inline(always)]
-pub fn open<A: Address, T: Tables<A>>(tables: &T, owner: Owner, client: A) -> u32 {
-    if let Some(source) = tables.known_source(&SourceKey::new(client, owner.service)) {
-        source.open();
+pub fn open<A: Address, T: Tables<A>>(tables: &T, owner: Owner, client: A) -> Before {
+    let source = tables.known_source(&SourceKey::new(client, owner.service));
+    Before {
+        source: source.map_or(0, |source| source.open()),
+        all: tables.open(TargetId::NONE),
+        service: tables.service_open(owner.service),
+        target: tables.open(owner.target),
     }
-    tables.service_open(owner.service);
-    tables.open(owner.target)
 }
 
 /// Counts a connection as over.
@@ -22,6 +38,7 @@ pub fn close<A: Address, T: Tables<A>>(tables: &T, owner: Owner, client: A) {
     if let Some(source) = tables.known_source(&SourceKey::new(client, owner.service)) {
         source.close();
     }
+    tables.close(TargetId::NONE);
     tables.service_close(owner.service);
     tables.close(owner.target);
 }

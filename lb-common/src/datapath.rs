@@ -58,18 +58,34 @@ pub trait Packet {
         partial: PartialChecksum,
     ) -> Option<()> {
         let (eth, headers) = self.headers::<A>()?;
+        let remainder = Self::rewrite_headers(eth, headers, rewrite, partial);
+        self.complete(rewrite, remainder)
+    }
+    /// The part of [`Self::rewrite`] that these headers are enough for.
+    #[inline(always)]
+    fn rewrite_headers<A: Address>(
+        eth: &mut EthernetHeader,
+        headers: &mut Headers<A::Header>,
+        rewrite: &Rewrite<A>,
+        partial: PartialChecksum,
+    ) -> Remainder {
         if rewrite.local == 0 {
             eth.leave_by(rewrite.hop);
         }
-        match nat::apply(headers, rewrite, partial) {
-            Remainder::None => {}
+        nat::apply(headers, rewrite, partial)
+    }
+    /// The rest of it.
+    #[inline(always)]
+    fn complete<A: Address>(&mut self, _: &Rewrite<A>, remainder: Remainder) -> Option<()> {
+        match remainder {
+            Remainder::None => Some(()),
             Remainder::Sum => {
-                let length = headers.tcp_length();
+                let length = self.headers::<A>()?.1.tcp_length();
                 let checksum = self.transport_sum::<A>(length)?.checksum();
                 self.headers::<A>()?.1.tcp.checksum = checksum;
+                Some(())
             }
         }
-        Some(())
     }
     /// Turns the segment into the RST that answers it.
     #[inline(always)]
@@ -130,7 +146,7 @@ pub fn quickly<A: Address, P: Packet, T: Tables<A>>(
 ) -> Option<Departure> {
     let stays = |reason| Some(Departure::stays(Verdict::of_nobody(reason)));
     let available = packet.available();
-    let Some((_, headers)) = packet.headers::<A>() else {
+    let Some((eth, headers)) = packet.headers::<A>() else {
         return stays(Reason::Truncated);
     };
     let ours = || tables.may_be_ours(headers.network.destination());
@@ -142,8 +158,9 @@ pub fn quickly<A: Address, P: Packet, T: Tables<A>>(
         }
         Err(reason) => return stays(reason),
     }
-    let (verdict, rewrite) = carry_on(tables, &headers.segment(), clock)?;
-    Some(match packet.rewrite(&rewrite, partial) {
+    let (verdict, rewrite) = carry_on(tables, headers, clock)?;
+    let remainder = P::rewrite_headers(eth, headers, &rewrite, partial);
+    Some(match packet.complete(&rewrite, remainder) {
         Some(()) => Departure {
             verdict,
             ifindex: rewrite.hop.ifindex,

@@ -1,9 +1,10 @@
 //! Handshakes: from the SYN that was let in to the ACK that proves the client,
 //! with which a connection moves from PENDING to FLOWS.
 
-use crate::account;
+use crate::account::{self, Before};
 use crate::addr::Address;
 use crate::flow::{Direction, Flow, FlowKey, Pending, Progress};
+use crate::service::Listener;
 use crate::steer::{Case, answer, fin, send};
 use crate::tables::{Inserted, Tables};
 use crate::verdict::{Reason, Verdict};
@@ -222,25 +223,46 @@ fn insert_pair<A: Address, T: Tables<A>>(
             Inserted::Full => return Reason::TableFull,
         }
     }
-    let limit = tables
-        .target(forward.target)
-        .map_or(0, |target| target.max_connections);
     // Before the flow is there: who finds it may close it.
-    let had = account::open(tables, forward.owner(), key.source);
-    let reason = if limit != 0 && had >= limit {
-        Reason::ServersFull
-    } else {
-        match tables.insert_flow(key, forward) {
+    let before = account::open(tables, forward.owner(), key.source);
+    let reason = match one_too_many(tables, key, forward, before) {
+        Some(reason) => reason,
+        None => match tables.insert_flow(key, forward) {
             Inserted::Yes => return Reason::Established,
             Inserted::Exists if !replies => Reason::Handshake,
             Inserted::Exists | Inserted::Full => Reason::TableFull,
-        }
+        },
     };
     account::close(tables, forward.owner(), key.source);
     if replies {
         tables.remove_flow(&reply_key);
     }
     reason
+}
+
+/// Why a connection is one too many, where there were as many as `before` when
+/// it was counted. The SYN was asked the same; since then others were let in.
+#[inline(always)]
+fn one_too_many<A: Address, T: Tables<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    flow: &Flow<A>,
+    before: Before,
+) -> Option<Reason> {
+    let reached = |limit, before| limit != 0 && before >= limit;
+    if before.all >= tables.connections_max() {
+        return Some(Reason::TableFull);
+    }
+    if let Some(service) = tables.service(&Listener::new(key.destination, key.destination_port)) {
+        if reached(service.max_connections, before.service) {
+            return Some(Reason::ServiceFull);
+        }
+        if reached(service.source_connections, before.source) {
+            return Some(Reason::SourceFull);
+        }
+    }
+    let target = tables.target(flow.target)?;
+    reached(target.max_connections, before.target).then_some(Reason::ServersFull)
 }
 
 /// Takes a pair out of PENDING. A reverse key that serves another connection

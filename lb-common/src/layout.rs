@@ -1,7 +1,7 @@
 //! The layout of what crosses the kernel boundary: no hidden padding, known
 //! sizes, any bit pattern valid. The only `unsafe` of this crate.
 
-use crate::addr::{Address, Ipv4, Ipv6};
+use crate::addr::{Address, Ipv4, Ipv6, Port};
 use crate::counters::{TargetCounters, Traffic};
 use crate::event::{Budget, Event};
 use crate::filter::Filter;
@@ -128,6 +128,40 @@ unsafe impl<N: NetworkHeader> Plain for IcmpError<N> {}
 // SAFETY: as for `Headers`.
 unsafe impl<N: NetworkHeader> Plain for Notice<N> {}
 
+/// A [`FlowKey`] at an even address, as it lies in a packet.
+#[repr(C, packed(2))]
+#[derive(Clone, Copy)]
+pub struct PackedKey<A>(FlowKey<A>);
+
+impl<A: Address> PackedKey<A> {
+    /// The key in its place in the headers: addresses and ports lie there in
+    /// the same order, and nothing between them.
+    #[inline(always)]
+    pub const fn of(headers: &Headers<A::Header>) -> &Self {
+        let start = A::Header::LENGTH as usize - 2 * size_of::<A>();
+        const { assert!(size_of::<Self>() == 2 * size_of::<A>() + 2 * size_of::<Port>()) };
+        // SAFETY: a network header ends with both addresses, and the TCP header
+        // behind it begins with both ports, so that the key lies within the
+        // headers; these are plain, and ask for the same alignment.
+        unsafe { &*core::ptr::from_ref(headers).byte_add(start).cast() }
+    }
+}
+
+impl<'a, A> From<&'a FlowKey<A>> for &'a PackedKey<A> {
+    #[inline(always)]
+    fn from(key: &'a FlowKey<A>) -> Self {
+        // SAFETY: a packed key consists of a key, and asks for less alignment.
+        unsafe { &*core::ptr::from_ref(key).cast() }
+    }
+}
+
+impl<A: Address> From<PackedKey<A>> for FlowKey<A> {
+    #[inline(always)]
+    fn from(PackedKey(key): PackedKey<A>) -> Self {
+        key
+    }
+}
+
 /// A number that changes with the layout of the maps: maps that were pinned
 /// under another number are not adopted.
 pub const MAPS_VERSION: u32 = 2;
@@ -165,4 +199,34 @@ pub fn view<T: Plain>(words: &mut [u16]) -> Option<&mut T> {
     // SAFETY: there are enough bytes and they are aligned (checked above), the
     // borrow is the only one, and `Plain` takes and leaves any bit pattern.
     Some(unsafe { &mut *words.as_mut_ptr().cast() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agrees<A: Address>(headers: &Headers<A::Header>) {
+        assert_eq!(FlowKey::from(*PackedKey::<A>::of(headers)), headers.key());
+    }
+
+    #[test]
+    fn a_key_in_place_is_the_key_that_is_put_together() {
+        let bytes: [u8; 60] = core::array::from_fn(|at| at as u8 + 1);
+        // SAFETY: headers are plain, ask for even addresses, and are no longer
+        // than these bytes; the read does not mind the address.
+        unsafe {
+            agrees::<Ipv4>(
+                &bytes
+                    .as_ptr()
+                    .cast::<Headers<Ipv4Header>>()
+                    .read_unaligned(),
+            );
+            agrees::<Ipv6>(
+                &bytes
+                    .as_ptr()
+                    .cast::<Headers<Ipv6Header>>()
+                    .read_unaligned(),
+            );
+        }
+    }
 }

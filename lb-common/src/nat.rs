@@ -120,10 +120,8 @@ fn transport_checksum<A: Address>(
     partial: PartialChecksum,
 ) -> Remainder {
     if !headers.checksum_partial() {
-        let delta = Sum::default()
-            .add_u16(rewrite.address_delta)
-            .add_u16(rewrite.port_delta);
-        headers.tcp.checksum = checksum::update(headers.tcp.checksum, delta.fold());
+        let delta = checksum::plus(rewrite.address_delta, rewrite.port_delta);
+        headers.tcp.checksum = checksum::update(headers.tcp.checksum, delta);
         return Remainder::None;
     }
     let length = headers.tcp_length();

@@ -16,7 +16,8 @@ use crate::tables::{FlowEntry, Tables};
 use crate::target::{Hop, Mode};
 use crate::tunnel::Tunnel;
 use crate::verdict::{Reason, Verdict};
-use crate::wire::frame::Segment;
+use crate::wire::frame::{Headers, Segment};
+use crate::wire::network::NetworkHeader as _;
 use crate::wire::tcp::Flags;
 
 /// One segment's case: what arrived, and what was decided. One memory for all
@@ -49,13 +50,13 @@ pub struct Case<A> {
 #[inline(always)]
 pub fn carry_on<A: Address, T: Tables<A>>(
     tables: &T,
-    segment: &Segment<A>,
+    headers: &Headers<A::Header>,
     now: impl FnOnce() -> Tick,
 ) -> Option<(Verdict, Rewrite<A>)> {
-    if !segment.flags.carry_on() || segment.hops <= 1 {
+    if !headers.tcp.flags.carry_on() || headers.network.hops() <= 1 {
         return None;
     }
-    let entry = tables.flow(&segment.key)?;
+    let entry = tables.flow_of(headers)?;
     let flow = entry.get();
     if tables.generation(flow.target) != flow.generation || flow.mode() == Mode::Ipip {
         return None;

@@ -8,9 +8,11 @@ use core::ops::Deref;
 
 use crate::addr::Address;
 use crate::flow::{Flow, FlowKey, Pending, Progress, Tick};
+use crate::layout::PackedKey;
 use crate::limit::SourceState;
 use crate::service::{Listener, Rule, Service, ServiceId, SourceKey};
 use crate::target::{Generation, Load, Snat, Target, TargetId};
+use crate::wire::frame::Headers;
 
 /// A flow in its place in FLOWS.
 pub trait FlowEntry<A> {
@@ -67,10 +69,9 @@ pub trait Shared {
     fn generation(&self, id: TargetId) -> Generation;
     /// LOAD; that of [`TargetId::NONE`] is the sum of all.
     fn load(&self, id: TargetId) -> Load;
-    /// LOAD, one open connection more at the target and in the sum; gives how
-    /// many the target had before.
+    /// LOAD, one open connection more; gives how many there were before.
     fn open(&self, id: TargetId) -> u32;
-    /// LOAD, one open connection less at the target and in the sum.
+    /// LOAD, one open connection less.
     fn close(&self, id: TargetId);
     /// LOAD, another average of the handshakes' time.
     fn set_latency(&self, id: TargetId, latency: u32);
@@ -109,6 +110,12 @@ pub trait Tables<A: Address>: Shared {
 
     /// FLOWS.
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::FlowEntry>;
+    /// FLOWS, under the key that `headers` hold: for each segment, and
+    /// therefore without a copy where that is possible.
+    #[inline(always)]
+    fn flow_of(&self, headers: &Headers<A::Header>) -> Option<Self::FlowEntry> {
+        self.flow(&FlowKey::from(*PackedKey::of(headers)))
+    }
     /// FLOWS, a new entry.
     fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Inserted;
     /// FLOWS, an entry less; it need not be there.

@@ -52,6 +52,7 @@ macro_rules! reasons {
             pub const ALL: &'static [Self] = &[$(Self::$reason,)+];
 
             /// What becomes of a packet for this reason.
+            #[inline(always)]
             #[must_use]
             pub const fn fate(self) -> Fate {
                 match self {

@@ -16,17 +16,14 @@ mod report;
 mod steps;
 mod tables;
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
-use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::addr::{Ipv4, Ipv6};
-use lb_common::datapath::Packet as _;
 use lb_common::nat::PartialChecksum;
 use lb_common::verdict::Fate;
 
-use crate::packet::{TcPacket, XdpPacket};
+use crate::packet::{Hook as _, TcPacket, XdpPacket};
 
 /// Set by the agent before it loads the program: not 0 where packets remain
 /// socket buffers (generic XDP), whose partial checksums the kernel finishes.
@@ -36,17 +33,7 @@ static KEEP_PARTIAL_CHECKSUMS: u8 = 0;
 /// Steers what arrives on a NIC.
 #[xdp]
 pub fn lb(context: XdpContext) -> u32 {
-    let mut packet = XdpPacket::new(&context);
-    let length = packet.length();
-    let departure = steps::steer(&mut packet, partial_checksum());
-    report::count(&departure.verdict, length);
-    #[cfg(feature = "log")]
-    log(&context, departure.verdict.reason);
-    match departure.verdict.fate() {
-        Fate::Pass | Fate::Deliver => XDP_PASS,
-        Fate::Transmit | Fate::Reset | Fate::Notify => leave(&packet, departure.ifindex),
-        Fate::Drop => XDP_DROP,
-    }
+    steps::steer(&mut XdpPacket::new(&context), partial_checksum()) as u32
 }
 
 /// Takes IPv4 connections out of FLOWS, for the agent.
@@ -64,19 +51,7 @@ pub fn lb_reap_v6(context: XdpContext) -> u32 {
 /// Steers what arrives on a NIC, at TC ingress.
 #[classifier]
 pub fn lb_tc(context: TcContext) -> i32 {
-    let mut packet = TcPacket::new(&context);
-    let length = packet.length();
-    let departure = steps::steer(&mut packet, PartialChecksum::Keep);
-    report::count(&departure.verdict, length);
-    match departure.verdict.fate() {
-        Fate::Pass | Fate::Deliver => TC_ACT_UNSPEC,
-        Fate::Transmit | Fate::Reset | Fate::Notify => {
-            // SAFETY: the helper only notes where the packet goes once the
-            // program has returned what it gives.
-            unsafe { bpf_redirect(departure.ifindex, 0) as i32 }
-        }
-        Fate::Drop => TC_ACT_SHOT,
-    }
+    steps::steer(&mut TcPacket::new(&context), PartialChecksum::Keep)
 }
 
 /// Rewrites what servers on this host reply, at TC egress.
@@ -92,22 +67,6 @@ pub fn lb_egress(context: TcContext) -> i32 {
         Fate::Pass | Fate::Transmit | Fate::Deliver => TC_ACT_UNSPEC,
         Fate::Reset | Fate::Notify | Fate::Drop => TC_ACT_SHOT,
     }
-}
-
-/// Sends the packet out by the NIC that it came by, or by another one.
-#[inline(always)]
-fn leave(packet: &XdpPacket<'_>, ifindex: u32) -> u32 {
-    if ifindex == packet.ifindex() {
-        return XDP_TX;
-    }
-    // SAFETY: the helper only notes where the packet goes once the program
-    // has returned what it gives.
-    unsafe { bpf_redirect(ifindex, 0) as u32 }
-}
-
-#[cfg(feature = "log")]
-fn log(context: &XdpContext, reason: lb_common::verdict::Reason) {
-    aya_log_ebpf::debug!(context, "{} {}", reason.fate().name(), reason.name());
 }
 
 #[inline(always)]

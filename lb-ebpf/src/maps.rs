@@ -11,6 +11,7 @@ use lb_common::counters::{REASONS_STRIDE, TargetCounters, Traffic};
 use lb_common::event::Budget;
 use lb_common::filter::Filter;
 use lb_common::flow::{Flow, FlowKey, Pending};
+use lb_common::layout::PackedKey;
 use lb_common::limit::SourceState;
 use lb_common::service::{
     Listener, PREFIXES_CAPACITY, Prefix, Rule, SLOTS_CAPACITY, Service, ServiceId, SourceKey,
@@ -25,7 +26,7 @@ const NO_PREALLOC: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 
 /// The maps for addresses of one family.
 pub struct Family<A: 'static> {
-    pub flows: &'static HashMap<FlowKey<A>, Flow<A>>,
+    pub flows: &'static HashMap<PackedKey<A>, Flow<A>>,
     pub pending: &'static LruHashMap<FlowKey<A>, Pending<A>>,
     pub services: &'static HashMap<Listener<A>, Service>,
     pub targets: &'static Array<Target<A>>,
@@ -41,7 +42,7 @@ macro_rules! family {
     ($family:ident, $address:ty, $flows:ident, $pending:ident, $services:ident, $targets:ident,
      $snats:ident, $prefixes:ident, $sources:ident, $affinities:ident, $cases:ident) => {
         #[map]
-        static $flows: HashMap<FlowKey<$address>, Flow<$address>> =
+        static $flows: HashMap<PackedKey<$address>, Flow<$address>> =
             HashMap::with_max_entries(1 << 18, 0);
         #[map]
         static $pending: LruHashMap<FlowKey<$address>, Pending<$address>> =

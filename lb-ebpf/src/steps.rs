@@ -12,20 +12,36 @@ use lb_common::steer::Case;
 use lb_common::verdict::{Reason, Verdict};
 use lb_common::wire::eth::EthernetHeader;
 
+use crate::packet::Hook;
 use crate::tables::{Maintained, Maps};
 use crate::{kernel, report};
 
-/// What becomes of a packet that arrives.
+/// No hook's action: the quick way was not enough.
+const UNDECIDED: i32 = i32::MIN;
+
+/// Steers a packet that arrives; gives the hook's action.
 #[inline(always)]
-pub fn steer<P: Packet>(packet: &mut P, partial: PartialChecksum) -> Departure {
-    let mut departure = Departure::stays(Verdict::of_nobody(Reason::Truncated));
+pub fn steer<P: Hook>(packet: &mut P, partial: PartialChecksum) -> i32 {
     match packet.ether_type() {
-        None => {}
-        Some(EthernetHeader::IPV4) => through::<Ipv4, P>(packet, partial, &mut departure),
-        Some(EthernetHeader::IPV6) => through::<Ipv6, P>(packet, partial, &mut departure),
-        Some(_) => departure.verdict.reason = Reason::NotIp,
+        None => stay(packet, Reason::Truncated),
+        Some(EthernetHeader::IPV4) => through::<Ipv4, P>(packet, partial),
+        Some(EthernetHeader::IPV6) => through::<Ipv6, P>(packet, partial),
+        Some(_) => stay(packet, Reason::NotIp),
     }
-    departure
+}
+
+#[inline(always)]
+fn stay<P: Hook>(packet: &P, reason: Reason) -> i32 {
+    let departure = Departure::stays(Verdict::of_nobody(reason));
+    conclude(packet, packet.length(), &departure)
+}
+
+/// Counts what becomes of a packet that came with `length` bytes, and has the
+/// hook do it.
+#[inline(always)]
+fn conclude<P: Hook>(packet: &P, length: usize, departure: &Departure) -> i32 {
+    report::count(&departure.verdict, length);
+    packet.action(departure)
 }
 
 /// What becomes of a packet that leaves this host, and nothing else of it: none
@@ -55,37 +71,29 @@ fn recognise<A: Maintained, P: Packet>(packet: &mut P, case: &mut Case<A>) -> bo
 }
 
 #[inline(always)]
-fn through<A: Maintained, P: Packet>(
-    packet: &mut P,
-    partial: PartialChecksum,
-    departure: &mut Departure,
-) {
-    if quickly::<A, P>(packet, partial, departure) {
-        return;
+fn through<A: Maintained, P: Hook>(packet: &mut P, partial: PartialChecksum) -> i32 {
+    let action = quickly::<A, P>(packet, partial);
+    if action != UNDECIDED {
+        return action;
     }
+    let length = packet.length();
     let Some(case) = Maps::case::<A>() else {
-        return;
+        return stay(packet, Reason::Unfinished);
     };
     decide::<A, P>(packet, case);
-    departure.ifindex = match case.verdict.reason {
+    let ifindex = match case.verdict.reason {
         Reason::NotTcp => translate::<A, P>(packet, case),
         _ => carry_out::<A, P>(packet, case, partial),
     };
-    departure.verdict = case.verdict;
+    let verdict = case.verdict;
+    conclude(packet, length, &Departure { verdict, ifindex })
 }
 
 #[inline(never)]
-fn quickly<A: Maintained, P: Packet>(
-    packet: &mut P,
-    partial: PartialChecksum,
-    departure: &mut Departure,
-) -> bool {
+fn quickly<A: Maintained, P: Hook>(packet: &mut P, partial: PartialChecksum) -> i32 {
     match datapath::quickly::<A, _, _>(packet, &Maps, partial, kernel::now) {
-        Some(done) => {
-            *departure = done;
-            true
-        }
-        None => false,
+        Some(departure) => conclude(packet, packet.length(), &departure),
+        None => UNDECIDED,
     }
 }
 

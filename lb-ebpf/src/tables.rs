@@ -12,11 +12,13 @@ use aya_ebpf::maps::lpm_trie::Key;
 use lb_common::addr::{Address, Ipv4, Ipv6};
 use lb_common::filter::Filter;
 use lb_common::flow::{Flow, FlowKey, Pending, Progress, Tick};
+use lb_common::layout::PackedKey;
 use lb_common::limit::SourceState;
 use lb_common::service::{Listener, Prefix, Rule, Service, ServiceId, SourceKey};
 use lb_common::steer::Case;
 use lb_common::tables::{Affinity, FlowEntry, Inserted, Shared, SourceEntry, Tables};
 use lb_common::target::{Generation, Load, Snat, Target, TargetId};
+use lb_common::wire::frame::Headers;
 
 use crate::kernel::{self, fetch_add, fetch_or};
 use crate::maps::{ADDRESSES, Family, GENERATIONS, IPV4, IPV6, LOAD, SERVICE_LOAD, SLOTS, TURNS};
@@ -136,13 +138,11 @@ impl Shared for Maps {
 
     #[inline(always)]
     fn open(&self, id: TargetId) -> u32 {
-        add_open(TargetId::NONE, 1);
         add_open(id, 1)
     }
 
     #[inline(always)]
     fn close(&self, id: TargetId) {
-        add_open(TargetId::NONE, u32::MAX);
         add_open(id, u32::MAX);
     }
 
@@ -276,18 +276,30 @@ impl<A: Maintained> Tables<A> for Maps {
 
     #[inline(always)]
     fn flow(&self, key: &FlowKey<A>) -> Option<Flows<A>> {
-        A::MAPS.flows.get_ptr_mut(key).map(Flows)
+        A::MAPS
+            .flows
+            .get_ptr_mut(<&PackedKey<A>>::from(key))
+            .map(Flows)
+    }
+
+    #[inline(always)]
+    fn flow_of(&self, headers: &Headers<A::Header>) -> Option<Flows<A>> {
+        A::MAPS.flows.get_ptr_mut(PackedKey::of(headers)).map(Flows)
     }
 
     #[inline(always)]
     fn insert_flow(&self, key: &FlowKey<A>, flow: &Flow<A>) -> Inserted {
-        inserted(A::MAPS.flows.insert(key, flow, u64::from(BPF_NOEXIST)))
+        inserted(
+            A::MAPS
+                .flows
+                .insert(<&PackedKey<A>>::from(key), flow, u64::from(BPF_NOEXIST)),
+        )
     }
 
     #[inline(always)]
     fn remove_flow(&self, key: &FlowKey<A>) {
         // Gone already is as good.
-        let _ = A::MAPS.flows.remove(key);
+        let _ = A::MAPS.flows.remove(<&PackedKey<A>>::from(key));
     }
 
     #[inline(always)]

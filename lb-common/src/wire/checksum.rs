@@ -75,7 +75,15 @@ pub fn sum(bytes: &[u8]) -> Sum {
 #[inline(always)]
 #[must_use]
 pub const fn update(checksum: u16, delta: u16) -> u16 {
-    Sum(0).add_u16(!checksum).add_u16(delta).checksum()
+    !plus(!checksum, delta)
+}
+
+/// The one's complement sum of two words: one carry is all that there can be.
+#[inline(always)]
+#[must_use]
+pub const fn plus(a: u16, b: u16) -> u16 {
+    let sum = a as u32 + b as u32;
+    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 #[cfg(test)]

@@ -127,9 +127,8 @@ impl NetworkHeader for Ipv4Header {
 
     #[inline(always)]
     fn forward(&mut self, source: Ipv4, destination: Ipv4, delta: u16) {
-        let delta = Sum::default().add_u16(delta).add_u16(TTL_DELTA).fold();
         self.ttl = self.ttl.wrapping_sub(1);
-        self.readdress(source, destination, delta);
+        self.readdress(source, destination, checksum::plus(delta, TTL_DELTA));
     }
 
     #[inline(always)]

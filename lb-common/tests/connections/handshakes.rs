@@ -114,12 +114,10 @@ fn a_syn_that_is_sent_again_is_refused_where_nobody_is_left() {
     assert!(world.tables.pending.borrow().is_empty());
 }
 
-#[test]
-fn no_more_handshakes_are_finished_than_the_target_takes() {
-    let mut world = world(Setup {
-        target_max: 2,
-        ..Setup::default()
-    });
+/// Two of three handshakes at once are finished, where each was let in while
+/// nothing was open.
+fn two_of_three_are_finished(setup: Setup, refusal: Reason) {
+    let mut world = world(setup);
     for client in 0..3 {
         world.let_happen(&Happening::Client(client, Flags::SYN, Number::Right));
         world.let_happen(&Happening::Server(client, Flags(0x12)));
@@ -127,10 +125,56 @@ fn no_more_handshakes_are_finished_than_the_target_takes() {
     let reasons = [0, 1, 2].map(|n| client(&mut world, n, Flags::ACK).reason);
     let [first, second, third] = reasons;
     assert_eq!([first, second], [Reason::Established; 2]);
-    assert_eq!(third, Reason::ServersFull);
+    assert_eq!(third, refusal);
     assert_eq!(world.tables.open_at(TargetId(1)), 2);
     assert_eq!(world.flows().len(), 4);
     assert!(world.tables.pending.borrow().is_empty());
+    assert_sound(&world);
+}
+
+#[test]
+fn no_more_handshakes_are_finished_than_each_limit_allows() {
+    let none = Setup::default();
+    for (setup, refusal) in [
+        (
+            Setup {
+                target_max: 2,
+                ..none
+            },
+            Reason::ServersFull,
+        ),
+        (
+            Setup {
+                service_max: 2,
+                ..none
+            },
+            Reason::ServiceFull,
+        ),
+        (
+            Setup {
+                connections_max: 2,
+                ..none
+            },
+            Reason::TableFull,
+        ),
+    ] {
+        two_of_three_are_finished(setup, refusal);
+    }
+}
+
+#[test]
+fn of_two_handshakes_of_one_source_one_is_finished_where_it_may_have_one() {
+    let mut world = world(Setup {
+        source_max: 1,
+        ..Setup::default()
+    });
+    // Clients 0 and 4 are one source.
+    for client in [0, 4] {
+        world.let_happen(&Happening::Client(client, Flags::SYN, Number::Right));
+        world.let_happen(&Happening::Server(client, Flags(0x12)));
+    }
+    let reasons = [0, 4].map(|n| client(&mut world, n, Flags::ACK).reason);
+    assert_eq!(reasons, [Reason::Established, Reason::SourceFull]);
     assert_sound(&world);
 }
 

@@ -123,7 +123,8 @@ fn check_pair<A: Family>(key: &FlowKey<A>, flow: &Flow<A>, pair: &Flow<A>) -> Ch
 }
 
 /// What is counted as open is what stands in FLOWS and is not closed: for each
-/// target, in all, for each service and for each source.
+/// target, in all, for each service and for each source; and no more than each
+/// limit allows.
 pub fn check_accounts<A: Family>(world: &World<A>, after: &Moment<A>) -> Checked {
     let mut open = BTreeMap::<_, u32>::new();
     let mut services = BTreeMap::<_, u32>::new();
@@ -152,9 +153,17 @@ pub fn check_accounts<A: Family>(world: &World<A>, after: &Moment<A>) -> Checked
         let known = after.open_of_sources.contains_key(key);
         prop_assert_eq!(known, limited, "an account of {:?}", key);
     }
-    let limit = world.setup.target_max;
+    let kept = |limit: u32, open: u32| limit == 0 || open <= limit;
+    let setup = world.setup;
     for id in (1..=TARGETS).map(TargetId) {
-        prop_assert!(limit == 0 || after.open[&id] <= limit, "{id:?} has more");
+        prop_assert!(kept(setup.target_max, after.open[&id]), "{id:?} has more");
+    }
+    prop_assert!(kept(setup.connections_max, after.open[&TargetId::NONE]));
+    for open in after.open_of_services.values() {
+        prop_assert!(kept(setup.service_max, *open), "a service has more");
+    }
+    for open in after.open_of_sources.values() {
+        prop_assert!(kept(setup.source_max, *open), "a source has more");
     }
     Ok(())
 }

@@ -4,11 +4,20 @@ mod tc;
 mod xdp;
 
 use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_common::datapath::{Departure, Packet};
 use lb_common::layout::Plain;
 use lb_common::wire::eth::{EthernetHeader, VlanTag};
 
 pub use tc::TcPacket;
 pub use xdp::XdpPacket;
+
+/// What a program's hook makes of a packet.
+pub trait Hook: Packet {
+    /// The frame's length in bytes.
+    fn length(&self) -> usize;
+    /// What the program returns: never negative, but for -1.
+    fn action(&self, departure: &Departure) -> i32;
+}
 
 /// The memory that holds a packet, as a program's context describes it: it
 /// belongs to the program until that returns, but for what helpers do to it,

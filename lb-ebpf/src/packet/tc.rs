@@ -7,25 +7,28 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::bindings::{
-    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_PSEUDO_HDR,
-    bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_PSEUDO_HDR, TC_ACT_SHOT,
+    TC_ACT_UNSPEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_csum_update, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_pull_data,
+    bpf_csum_diff, bpf_csum_update, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_pull_data,
 };
 use aya_ebpf::programs::TcContext;
 use lb_common::addr::Address;
-use lb_common::datapath::Packet;
+use lb_common::datapath::{Departure, Packet};
 use lb_common::emit::{self, ChecksumForm};
 use lb_common::layout::{Plain, bytes_of};
-use lb_common::nat::{self, PartialChecksum, Rewrite};
+use lb_common::nat::{self, PartialChecksum, Remainder, Rewrite};
 use lb_common::wire::checksum::{self, Sum};
 use lb_common::wire::eth::EthernetHeader;
 use lb_common::wire::frame::Headers;
 use lb_common::wire::network::NetworkHeader;
 use lb_common::wire::tcp::TcpHeader;
 
-use super::Buffer as _;
+use lb_common::verdict::Fate;
+
+use super::{Buffer as _, Hook};
 
 /// What is ever looked at of a packet, in bytes: an ICMPv6 error about a
 /// segment, behind an Ethernet header and two tags.
@@ -57,12 +60,6 @@ impl<'a> TcPacket<'a> {
             network: EthernetHeader::LENGTH,
             window: PhantomData,
         }
-    }
-
-    /// The frame's length in bytes, as it came.
-    #[inline(always)]
-    pub fn length(&self) -> usize {
-        self.length
     }
 
     /// Makes sure that the headers are where windows can be opened on them.
@@ -154,6 +151,26 @@ impl<'a> TcPacket<'a> {
     }
 }
 
+impl Hook for TcPacket<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    #[inline(always)]
+    fn action(&self, departure: &Departure) -> i32 {
+        match departure.verdict.fate() {
+            Fate::Pass | Fate::Deliver => TC_ACT_UNSPEC,
+            Fate::Transmit | Fate::Reset | Fate::Notify => {
+                // SAFETY: the helper only notes where the packet goes once the
+                // program has returned what it gives.
+                unsafe { bpf_redirect(departure.ifindex, 0) as i32 }
+            }
+            Fate::Drop => TC_ACT_SHOT,
+        }
+    }
+}
+
 impl Packet for TcPacket<'_> {
     #[inline(always)]
     fn ether_type(&mut self) -> Option<u16> {
@@ -212,14 +229,23 @@ impl Packet for TcPacket<'_> {
     }
 
     #[inline(always)]
-    fn rewrite<A: Address>(&mut self, rewrite: &Rewrite<A>, _: PartialChecksum) -> Option<()> {
-        let (eth, headers) = self.headers::<A>()?;
-        nat::readdress(headers, rewrite);
+    fn rewrite_headers<A: Address>(
+        eth: &mut EthernetHeader,
+        headers: &mut Headers<A::Header>,
+        rewrite: &Rewrite<A>,
+        _: PartialChecksum,
+    ) -> Remainder {
         if rewrite.local == 0 {
             eth.leave_by(rewrite.hop);
-            if A::Header::HOP_DELTA != 0 {
-                self.sum_changed(A::Header::HOP_DELTA);
-            }
+        }
+        nat::readdress(headers, rewrite);
+        Remainder::Sum
+    }
+
+    #[inline(always)]
+    fn complete<A: Address>(&mut self, rewrite: &Rewrite<A>, _: Remainder) -> Option<()> {
+        if rewrite.local == 0 && A::Header::HOP_DELTA != 0 {
+            self.sum_changed(A::Header::HOP_DELTA);
         }
         self.change_pseudo_header::<A>(rewrite.address_delta)?;
         self.change_checksum::<A>(rewrite.port_delta, 0)

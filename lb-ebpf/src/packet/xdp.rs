@@ -3,17 +3,21 @@
 use core::marker::PhantomData;
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::helpers::generated::{
+    bpf_csum_diff, bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+};
 use aya_ebpf::programs::XdpContext;
 use lb_common::addr::Address;
-use lb_common::datapath::Packet;
+use lb_common::datapath::{Departure, Packet};
 use lb_common::layout::Plain;
+use lb_common::verdict::Fate;
 use lb_common::wire::checksum::Sum;
 use lb_common::wire::eth::{EthernetHeader, VlanTag};
 use lb_common::wire::frame::Headers;
 use lb_common::wire::network::NetworkHeader as _;
 
-use super::Buffer as _;
+use super::{Buffer as _, Hook};
 
 /// The largest piece that is summed by one helper call, in bytes.
 const CHUNK: usize = 512;
@@ -44,12 +48,6 @@ impl<'a> XdpPacket<'a> {
             network: EthernetHeader::LENGTH,
             window: PhantomData,
         }
-    }
-
-    /// The frame's length in bytes, as it came.
-    #[inline(always)]
-    pub fn length(&self) -> usize {
-        self.length
     }
 
     /// Copies a header to where it belongs after the frame was extended.
@@ -114,6 +112,38 @@ impl XdpPacket<'_> {
         }
         Some(total)
     }
+}
+
+impl Hook for XdpPacket<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.length
+    }
+
+    #[inline(always)]
+    fn action(&self, departure: &Departure) -> i32 {
+        #[cfg(feature = "log")]
+        log(self.context, departure.verdict.reason);
+        let action = match departure.verdict.fate() {
+            Fate::Pass | Fate::Deliver => XDP_PASS,
+            // By the NIC that it came by, or by another one.
+            Fate::Transmit | Fate::Reset | Fate::Notify if departure.ifindex == self.ifindex() => {
+                XDP_TX
+            }
+            Fate::Transmit | Fate::Reset | Fate::Notify => {
+                // SAFETY: the helper only notes where the packet goes once the
+                // program has returned what it gives.
+                unsafe { bpf_redirect(departure.ifindex, 0) as u32 }
+            }
+            Fate::Drop => XDP_DROP,
+        };
+        action as i32
+    }
+}
+
+#[cfg(feature = "log")]
+fn log(context: &XdpContext, reason: lb_common::verdict::Reason) {
+    aya_log_ebpf::debug!(context, "{} {}", reason.fate().name(), reason.name());
 }
 
 impl Packet for XdpPacket<'_> {
