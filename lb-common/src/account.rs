@@ -93,16 +93,25 @@ pub fn remove<A: Address, T: Tables<A>>(
     tables.remove_flow(key);
 }
 
-/// Takes a connection out of FLOWS for the agent, which found that nothing
-/// had passed on its flow under `key` since `last_seen`. Whether it did.
+/// Takes a connection out of FLOWS for the agent; `key` is one half's. Not if
+/// a segment has passed later than `idle_since`, in either direction. Whether
+/// it did.
 #[inline(always)]
-pub fn reap<A: Address, T: Tables<A>>(tables: &T, key: &FlowKey<A>, last_seen: Tick) -> bool {
+pub fn reap<A: Address, T: Tables<A>>(tables: &T, key: &FlowKey<A>, idle_since: Tick) -> bool {
     let Some(entry) = tables.flow(key) else {
         return false;
     };
     let flow = entry.get();
-    if flow.last_seen != last_seen {
+    if flow.last_seen.is_after(idle_since) {
         return false;
+    }
+    if flow.mode().replies()
+        && let Some(other) = tables.flow(&flow.pair_key())
+    {
+        let other = other.get();
+        if other.pair_key() == *key && other.last_seen.is_after(idle_since) {
+            return false;
+        }
     }
     remove(tables, key, &flow, &entry);
     true

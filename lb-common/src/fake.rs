@@ -9,6 +9,7 @@ use std::rc::Rc;
 use crate::account;
 use crate::addr::{Address, Ipv4};
 use crate::datapath::{Departure, Packet, carry_out, decide, quickly, recognise};
+use crate::filter::Filter;
 use crate::flow::{Flow, FlowKey, Pending, Progress, Tick};
 use crate::icmp::translate;
 use crate::layout::{Plain, bytes_of, read_from, view};
@@ -35,6 +36,8 @@ pub struct FakeTables<A: Copy = Ipv4> {
     pub flows: RefCell<Flows<A>>,
     /// PENDING.
     pub pending: RefCell<BTreeMap<FlowKey<A>, Pending<A>>>,
+    /// ADDRESSES; without it, any address may be ours.
+    pub addresses: Option<Filter>,
     /// SERVICES.
     pub services: BTreeMap<Listener<A>, Service>,
     /// SLOTS.
@@ -72,6 +75,7 @@ impl<A: Address> Default for FakeTables<A> {
         Self {
             flows: RefCell::default(),
             pending: RefCell::default(),
+            addresses: None,
             services: BTreeMap::new(),
             slots: BTreeMap::new(),
             targets: BTreeMap::new(),
@@ -110,8 +114,8 @@ impl<A: Address> FakeTables<A> {
     }
 
     /// As the agent does it: see [`account::reap`].
-    pub fn reap(&self, key: &FlowKey<A>, last_seen: Tick) -> bool {
-        account::reap(self, key, last_seen)
+    pub fn reap(&self, key: &FlowKey<A>, idle_since: Tick) -> bool {
+        account::reap(self, key, idle_since)
     }
 
     fn change_load(&self, id: TargetId, change: impl FnOnce(&mut Load)) {
@@ -265,8 +269,8 @@ impl<A: Address> Tables<A> for FakeTables<A> {
     type TargetEntry = Copied<Target<A>>;
     type SourceEntry = Rc<Cell<SourceState>>;
 
-    fn may_be_ours(&self, _: A) -> bool {
-        true
+    fn may_be_ours(&self, address: A) -> bool {
+        self.addresses.is_none_or(|filter| filter.contains(address))
     }
 
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::FlowEntry> {

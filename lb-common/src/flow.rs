@@ -64,6 +64,21 @@ impl Tick {
         Self((nanoseconds >> 20) as u32)
     }
 
+    /// The moment so many ticks before this one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn minus(self, ticks: u32) -> Self {
+        Self(self.0.wrapping_sub(ticks))
+    }
+
+    /// Whether this is later than `other`, by less than 26 days.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_after(self, other: Self) -> bool {
+        let ticks = self.0.wrapping_sub(other.0);
+        ticks != 0 && ticks <= u32::MAX / 2
+    }
+
     /// How long before `now` this was, in milliseconds. A moment that lies
     /// ahead (another CPU's clock is a tick further) is now.
     #[must_use]

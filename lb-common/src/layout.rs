@@ -164,7 +164,7 @@ impl<A: Address> From<PackedKey<A>> for FlowKey<A> {
 
 /// A number that changes with the layout of the maps: maps that were pinned
 /// under another number are not adopted.
-pub const MAPS_VERSION: u32 = 2;
+pub const MAPS_VERSION: u32 = 3;
 
 /// The bytes of a value.
 #[must_use]

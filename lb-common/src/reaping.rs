@@ -9,9 +9,9 @@ use crate::flow::{FlowKey, Tick};
 pub struct Candidate<A> {
     /// The flow's key: the forward flow's, but where it is alone.
     pub key: FlowKey<A>,
-    /// When its last segment passed. If another has passed meanwhile, or it
-    /// is another flow, the connection stays.
-    pub last_seen: Tick,
+    /// If a segment has passed later than this, in either direction, the
+    /// connection stays.
+    pub idle_since: Tick,
 }
 
 /// How many candidates a list has at most: it has to fit a page.

@@ -153,8 +153,9 @@ impl Service {
     }
 }
 
-/// How many entries SLOTS has for all services together.
-pub const SLOTS_CAPACITY: u32 = 1 << 20;
+/// How many entries SLOTS has at least, for all services together. The agent
+/// makes it larger where the configuration asks for more.
+pub const SLOTS_MIN: u32 = 1 << 20;
 
 /// A source of connections to a service: the key of SOURCES and AFFINITIES.
 #[repr(C)]

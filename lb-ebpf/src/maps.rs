@@ -1,7 +1,7 @@
 //! The BPF maps.
 //!
-//! Sizes are upper bounds or defaults; the agent sets the sizes of the tables
-//! of connections from its configuration before it loads the program.
+//! Sizes are upper bounds or defaults; the agent sets the sizes of SLOTS and of
+//! the tables of connections from its configuration before it loads the program.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
@@ -14,7 +14,7 @@ use lb_common::flow::{Flow, FlowKey, Pending};
 use lb_common::layout::PackedKey;
 use lb_common::limit::SourceState;
 use lb_common::service::{
-    Listener, PREFIXES_CAPACITY, Prefix, Rule, SLOTS_CAPACITY, Service, ServiceId, SourceKey,
+    Listener, PREFIXES_CAPACITY, Prefix, Rule, SLOTS_MIN, Service, ServiceId, SourceKey,
 };
 use lb_common::steer::Case;
 use lb_common::tables::Affinity;
@@ -23,6 +23,9 @@ use lb_common::verdict::Reason;
 
 /// BPF_F_NO_PREALLOC: an LPM trie cannot be otherwise.
 const NO_PREALLOC: u32 = aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+
+/// BPF_F_MMAPABLE.
+const MMAPABLE: u32 = aya_ebpf::bindings::BPF_F_MMAPABLE;
 
 /// The maps for addresses of one family.
 pub struct Family<A: 'static> {
@@ -110,8 +113,9 @@ family!(
 /// Which addresses may be ours.
 #[map]
 pub static ADDRESSES: Array<Filter> = Array::with_max_entries(1, 0);
+/// The agent writes to it as to memory of its own.
 #[map]
-pub static SLOTS: Array<TargetId> = Array::with_max_entries(SLOTS_CAPACITY, 0);
+pub static SLOTS: Array<TargetId> = Array::with_max_entries(SLOTS_MIN, MMAPABLE);
 #[map]
 pub static GENERATIONS: Array<Generation> = Array::with_max_entries(TargetId::CAPACITY, 0);
 /// Open connections and handshake times, by target.

@@ -11,8 +11,8 @@ use lb_common::reaping::{Candidate, MAX};
 use crate::packet::Buffer as _;
 use crate::tables::{Maintained, Maps};
 
-/// Takes out those listed connections on which nothing has passed since they
-/// were listed; gives their number.
+/// Takes out those listed connections that have been idle for as long as the
+/// list says; gives their number.
 #[inline(always)]
 pub fn reap<A: Maintained>(context: &XdpContext) -> u32 {
     let mut reaped = 0;
@@ -30,5 +30,5 @@ pub fn reap<A: Maintained>(context: &XdpContext) -> u32 {
 
 #[inline(never)]
 fn take_out<A: Maintained>(candidate: &Candidate<A>) -> u32 {
-    u32::from(account::reap(&Maps, &candidate.key, candidate.last_seen))
+    u32::from(account::reap(&Maps, &candidate.key, candidate.idle_since))
 }

@@ -135,6 +135,19 @@ pub struct ServerStatus {
     pub check: Option<CheckStatus>,
     /// How long `state` has been what it is.
     pub since_ms: u64,
+    /// How far behind the leader it last said to be, as it counts.
+    #[serde(default)]
+    pub lag: Option<u64>,
+    /// Whether that is too far for reads, by `max_lag`.
+    #[serde(default)]
+    pub lagging: bool,
+    /// What its agent advises, or why that cannot be asked: `up 50%`. `None`:
+    /// it has none.
+    #[serde(default)]
+    pub agent: Option<String>,
+    /// Why it is what it is, and gets what it gets: one sentence each.
+    #[serde(default)]
+    pub why: Vec<String>,
 }
 
 words! {
@@ -153,12 +166,14 @@ words! {
 
 words! {
     /// What a server says of itself.
+    #[derive(Default)]
     pub enum Role {
         /// The one that may write.
         Leader = "leader",
         /// It follows a leader, and may serve reads.
         Replica = "replica",
         /// It did not say, or nobody asked.
+        #[default]
         Unknown = "unknown",
     }
 }

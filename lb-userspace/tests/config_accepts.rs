@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use lb_userspace::config::{
-    Access, Algorithm, Check, CheckKind, Config, Hook, Limits, Mode, OnChange, OnDown, Rate,
-    Refusal, RoleCheck, Route, Server, Service, Snat, SourceLimits, StatusRange, Timeouts,
+    Access, AgentCheck, Algorithm, Breaker, Check, CheckKind, Config, Hook, InitState, Limits,
+    Mode, Observe, OnChange, OnDown, Rate, Refusal, RoleCheck, Route, Server, Service, Snat,
+    SourceLimits, Timeouts,
 };
 
 fn example(name: &str) -> Config {
@@ -44,21 +45,17 @@ fn the_raft_example_gives_two_services_over_three_servers() {
     assert_eq!(
         pool.check,
         Check {
-            kind: CheckKind::Http {
-                path: None,
-                expect_status: vec![StatusRange::SUCCESS],
-            },
             port: Some(10001),
             interval: Duration::from_millis(100),
+            fast_interval: Duration::from_millis(25),
+            down_interval: Duration::from_millis(100),
             timeout: Duration::from_millis(100),
             rise: 1,
             fall: 2,
+            ..Check::with_defaults(CheckKind::get(None))
         }
     );
-    let role = RoleCheck {
-        leader: "/primary".into(),
-        replica: "/replica".into(),
-    };
+    let role = RoleCheck::by_paths("/primary", "/replica");
     assert_eq!(pool.role, Some(role));
     assert_eq!(
         pool.servers[2],
@@ -66,6 +63,7 @@ fn the_raft_example_gives_two_services_over_three_servers() {
             name: "n3".into(),
             address: socket("10.0.0.13:8081"),
             check_address: socket("10.0.0.13:10001"),
+            agent_address: None,
             weight: 1,
             max_connections: None,
         }
@@ -135,12 +133,26 @@ fn what_is_left_out_gets_the_documented_defaults() {
     assert_eq!(
         pool.check,
         Check {
-            kind: CheckKind::Tcp,
+            kind: CheckKind::Tcp {
+                send: vec![],
+                expect: None,
+            },
             port: None,
+            service_port: true,
             interval: Duration::from_secs(1),
+            fast_interval: Duration::from_millis(100),
+            down_interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             rise: 2,
             fall: 3,
+            init_state: InitState::Down,
+            agent: AgentCheck::default(),
+            observe: Observe::None,
+            breaker: Breaker {
+                error_limit: 5,
+                error_window: Duration::from_secs(10),
+                open_time: Duration::from_secs(60),
+            },
         }
     );
     assert_eq!(pool.role, None);
@@ -207,6 +219,7 @@ fn good_statuses_are_codes_and_ranges() {
     let CheckKind::Http {
         expect_status,
         path,
+        ..
     } = &config.pools["web"].check.kind
     else {
         panic!("no http check");

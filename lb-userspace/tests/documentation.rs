@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use lb_common::verdict::Reason;
 use lb_userspace::api::path;
 use lb_userspace::config::{
-    Algorithm, Config, Hook, Limits, Mode, OnChange, OnDown, Refusal, Route, Timeouts,
+    Algorithm, Config, Hook, InitState, Limits, Method, Mode, Observe, OnChange, OnDown, Refusal,
+    Route, Timeouts,
 };
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
@@ -23,8 +24,8 @@ fn known_keys() -> BTreeSet<String> {
         timeouts = {{ {NONSENSE} = 0 }}
         [pool.p]
         {NONSENSE} = 0
-        check = {{ {NONSENSE} = 0 }}
-        role = {{ {NONSENSE} = 0 }}
+        check = {{ {NONSENSE} = 0, json = {{ {NONSENSE} = 0 }}, expect = {{ {NONSENSE} = 0 }} }}
+        role = {{ {NONSENSE} = 0, leader = {{ {NONSENSE} = 0 }} }}
         server = [{{ {NONSENSE} = 0 }}]
         [service.s]
         source = {{ {NONSENSE} = 0 }}
@@ -36,7 +37,7 @@ fn known_keys() -> BTreeSet<String> {
         .filter_map(|problem| problem.message.split_once("; known: "))
         .map(|(_, list)| list)
         .collect();
-    assert_eq!(lists.len(), 10, "{problems:?}");
+    assert_eq!(lists.len(), 13, "{problems:?}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     keys.map(|key| key.trim_matches('"').to_owned()).collect()
 }
@@ -72,6 +73,9 @@ fn every_word_of_the_configuration_is_described() {
         .chain(Refusal::ALL.iter().map(|word| word.word()))
         .chain(OnChange::ALL.iter().map(|word| word.word()))
         .chain(OnDown::ALL.iter().map(|word| word.word()))
+        .chain(Method::ALL.iter().map(|word| word.word()))
+        .chain(InitState::ALL.iter().map(|word| word.word()))
+        .chain(Observe::ALL.iter().map(|word| word.word()))
         .chain(["tcp", "http"]);
     for word in words {
         assert!(OPERATIONS.contains(&format!("`\"{word}\"`")), "{word}");
@@ -122,6 +126,16 @@ fn the_defaults_are_those_of_the_program() {
     assert!(OPERATIONS.contains(&format!("| `interval` | `\"{interval}\"` |")));
     assert!(OPERATIONS.contains(&format!("| `rise` | {} |", check.rise)));
     assert!(OPERATIONS.contains(&format!("| `fall` | {} |", check.fall)));
+    let (init_state, observe) = (check.init_state, check.observe);
+    assert!(OPERATIONS.contains(&format!("| `init_state` | `\"{init_state}\"` |")));
+    assert!(OPERATIONS.contains(&format!("| `observe` | `\"{observe}\"` |")));
+    let limit = check.breaker.error_limit;
+    assert!(OPERATIONS.contains(&format!("| `error_limit` | {limit} |")));
+    let (window, open) = (check.breaker.error_window, check.breaker.open_time);
+    for (key, time) in [("error_window", window), ("open_time", open)] {
+        let row = format!("| `{key}` | `\"{}s\"` |", time.as_secs());
+        assert!(OPERATIONS.contains(&row), "{row}");
+    }
     assert!(OPERATIONS.contains(&format!("| `hook` | `\"{}\"` |", config.hook)));
     assert!(OPERATIONS.contains(&format!("| `algorithm` | `\"{}\"` |", service.algorithm)));
     assert!(OPERATIONS.contains(&format!("| `mode` | `\"{}\"` |", service.mode)));

@@ -6,10 +6,11 @@
 //! | `GET /kv/{key}[?consistency=linearizable\|lease\|eventual]` | 200 `{"key","value","node"}`, 404 |
 //! | `DELETE /kv/{key}` | 200 `{"index","term","existed"}` |
 //! | `GET /whoami` | 200 `{"node","role"}`, without asking anyone |
-//! | `/admin/…` | see [`crate::membership`] |
+//! | `/members`, `/snapshot` | see [`crate::membership`] |
+//! | `POST /transfer [{"to"}]` | 200 `{"leader","term"}` once another node leads, see [`crate::handover`] |
 //!
 //! Reads are linearizable by default, on any node; where no leader is known, 503. A write on a node that is not the leader: 503
-//! `{"error":"not_leader","leader":{"id","api"}|null}`. A write that no quorum confirms in time: 504 `{"error":"outcome_unknown"}`.
+//! `{"error":"not_leader","leader":{"id","api"}|null}`. A node that was removed from the cluster: 503 `{"error":"removed"}`. A write that no quorum confirms in time: 504 `{"error":"outcome_unknown"}`.
 //! Every answer carries `X-Raft-Node`, `X-Raft-Role` and `X-Raft-Term`.
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::config::raw::Consistency;
+use crate::handover;
 use crate::kv::{Command, Outcome};
 use crate::membership;
 use crate::metrics::{Fate, Verb};
@@ -44,6 +46,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/kv", post(put))
         .route("/kv/{*key}", get(read).delete(delete))
         .route("/whoami", get(whoami))
+        .route("/transfer", post(handover::transfer))
         .merge(membership::router())
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -67,8 +70,11 @@ impl ApiError {
         }
     }
 
-    /// This node cannot do it; the leader can.
+    /// This node cannot do it; the leader can. A node that was removed says so instead.
     pub fn not_leader(node: &Node) -> Self {
+        if node.is_removed() {
+            return Self::unavailable("removed", GetError::Removed);
+        }
         let body = json!({"error": "not_leader", "leader": node.leader_hint()});
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -101,10 +107,10 @@ impl ApiError {
         }
     }
 
-    fn not_found(word: &str) -> Self {
+    fn not_found(word: &str, detail: impl ToString) -> Self {
         Self {
             status: StatusCode::NOT_FOUND,
-            body: json!({"error": word}),
+            body: json!({"error": word, "detail": detail.to_string()}),
         }
     }
 
@@ -187,10 +193,11 @@ async fn read(
             .get(&key, consistency)
             .await
             .map_err(|error| match error {
-                GetError::NoLease => ApiError::not_leader(&node),
+                GetError::NoLease | GetError::Removed => ApiError::not_leader(&node),
                 GetError::ReadIndex(error) => ApiError::unavailable("no_leader", error),
             })?;
-        let value = value.ok_or_else(|| ApiError::not_found("no_such_key"))?;
+        let value =
+            value.ok_or_else(|| ApiError::not_found("no_such_key", "there is no such key"))?;
         Ok(Json(json!({"key": key, "value": value, "node": node.id()})))
     };
     answer(&node, Verb::Get, done.await)
@@ -201,7 +208,7 @@ async fn whoami(State(node): State<Arc<Node>>) -> Json<serde_json::Value> {
 }
 
 async fn nothing_here() -> ApiError {
-    ApiError::not_found("no_such_path")
+    ApiError::not_found("no_such_path", "there is nothing at this path")
 }
 
 async fn write(node: &Node, command: Command) -> Result<(u64, u64, Outcome), ApiError> {

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use openraft::Membership;
+use tokio::sync::watch;
 
 use crate::cluster::{Member, NodeId, Vote};
 
@@ -38,6 +39,15 @@ impl QuorumClock {
             let newest = acks.sent_at.entry(from).or_insert(sent_at);
             *newest = sent_at.max(*newest);
         }
+    }
+
+    /// When `from` last acknowledged the leader of `vote`.
+    pub fn acked_at(&self, vote: Vote, from: NodeId) -> Option<Instant> {
+        let acks = self.acks.lock().unwrap_or_else(PoisonError::into_inner);
+        acks.sent_at
+            .get(&from)
+            .copied()
+            .filter(|_| acks.vote == vote)
     }
 
     /// The latest moment at which a quorum of `membership` still followed the leader `me` of `vote`; `None` if it never did.
@@ -82,29 +92,44 @@ pub struct Heard {
 }
 
 /// For a replica: its last accepted AppendEntries or snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LeaderContact {
-    last: Mutex<Option<Heard>>,
+    last: watch::Sender<Option<Heard>>,
 }
 
 impl LeaderContact {
     /// Notes an accepted message.
     pub fn record(&self, heard: Heard) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| heard.vote >= last.vote) {
-            *last = Some(heard);
-        }
+        self.last.send_if_modified(|last| {
+            let newer = last.is_none_or(|last| heard.vote >= last.vote);
+            if newer {
+                *last = Some(heard);
+            }
+            newer
+        });
     }
 
     /// The last message from the leader of `vote`, if it sent one.
     pub fn from(&self, vote: Vote) -> Option<Heard> {
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.filter(|last| last.vote == vote)
+        self.latest().filter(|last| last.vote == vote)
     }
 
     /// The last message from whichever leader.
     pub fn latest(&self) -> Option<Heard> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last.borrow()
+    }
+
+    /// Follows the messages.
+    pub fn follow(&self) -> watch::Receiver<Option<Heard>> {
+        self.last.subscribe()
+    }
+}
+
+impl Default for LeaderContact {
+    fn default() -> Self {
+        Self {
+            last: watch::Sender::new(None),
+        }
     }
 }
 

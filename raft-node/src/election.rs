@@ -70,7 +70,7 @@ pub fn grant(node: &Node, asked: &PreVote) -> Result<bool, String> {
 }
 
 async fn may_stand(node: &Node) -> bool {
-    if *node.phase().borrow() != Phase::Serving || has_leader(node) {
+    if *node.phase().borrow() != Phase::Serving || node.is_removed() || has_leader(node) {
         return false;
     }
     let Ok(last_log) = node.log.last_log_id() else {
@@ -97,7 +97,8 @@ async fn may_stand(node: &Node) -> bool {
     is_quorum(membership, &granted)
 }
 
-fn is_quorum(membership: &Membership<NodeId, Member>, granted: &BTreeSet<NodeId>) -> bool {
+/// Whether the nodes that `granted` are a majority of every configuration.
+pub fn is_quorum(membership: &Membership<NodeId, Member>, granted: &BTreeSet<NodeId>) -> bool {
     let majority =
         |voters: &BTreeSet<NodeId>| voters.intersection(granted).count() > voters.len() / 2;
     membership.get_joint_config().iter().all(majority)

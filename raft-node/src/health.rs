@@ -8,6 +8,7 @@
 //! | `/health`, `/live` | its Raft runs; its storage works |
 //! | `/health/detailed` | the same, with members and log positions |
 //! | `/metrics` | always: Prometheus text |
+//! | `/members` | always: who belongs to the cluster, see [`crate::membership`] |
 //! | `/watch` | always: a line per change, see [`crate::watch`] |
 //!
 //! The body is [`Report`] as JSON; the headers `X-Raft-…` say the same.
@@ -22,6 +23,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::membership;
 use crate::node::{Node, Report};
 use crate::role::Role;
 use crate::watch;
@@ -38,6 +40,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/health", probe(get(live)))
         .route("/health/detailed", probe(get(detailed)))
         .route("/metrics", probe(get(metrics)))
+        .route("/members", probe(get(membership::list)))
         .route("/watch", probe(get(watch::lines)))
         .with_state(node)
 }
@@ -113,7 +116,7 @@ async fn detailed(State(node): State<Arc<Node>>) -> Response {
         "replication": metrics.replication.map(|matched| {
             matched.into_iter().map(|(id, log)| (id.to_string(), log.map(|id| id.index))).collect::<std::collections::BTreeMap<_, _>>()
         }),
-        "members": crate::membership::members(metrics.membership_config.membership()),
+        "members": membership::listing(&node).members,
     });
     (status, headers, Json(body)).into_response()
 }
@@ -145,6 +148,7 @@ fn headers(report: &Report) -> HeaderMap {
         last_applied,
         lag,
         quorum_age_ms,
+        members_index: _,
         reason: _,
     } = report;
     let number = |value: u64| HeaderValue::from(value);

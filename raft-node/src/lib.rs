@@ -15,6 +15,7 @@
 //! A role's: [`contact`] → [`role`] → [`health`].
 
 pub mod api;
+pub mod bench;
 pub mod client;
 pub mod cluster;
 pub mod config;
@@ -30,6 +31,7 @@ pub mod network;
 pub mod node;
 pub mod outbound;
 pub mod read_index;
+pub mod removal;
 pub mod role;
 pub mod rpc;
 pub mod serve;

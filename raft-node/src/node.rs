@@ -1,12 +1,13 @@
 //! One running node: its Raft, its store, its queues, and what it may say of itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use openraft::ServerState;
 use serde::Serialize;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, RwLock, RwLockWriteGuard, watch};
 
 use crate::cluster::{NodeId, Raft, RaftMetrics};
 use crate::config::Settings;
@@ -53,10 +54,15 @@ pub struct Node {
     pub metrics: Metrics,
     /// The way to the others.
     pub peers: Peers,
+    /// Held by the one change of the membership that is under way.
+    pub membership_changes: Mutex<()>,
     writes: WriteQueue,
+    /// Read by each write while it is under way.
+    writes_held: RwLock<()>,
     reads: ReadIndex,
     barrier: Barrier,
     phase: watch::Sender<Phase>,
+    removed: AtomicBool,
 }
 
 /// What a node says of itself, as a JSON body.
@@ -78,6 +84,8 @@ pub struct Report {
     pub lag: u64,
     /// For a leader: milliseconds since a quorum last confirmed it.
     pub quorum_age_ms: Option<u64>,
+    /// The log entry that holds the newest membership that it has applied.
+    pub members_index: Option<u64>,
     /// Why the role is what it is, for people.
     pub reason: &'static str,
 }
@@ -97,6 +105,9 @@ pub enum GetError {
     /// A lease read came to a node that does not hold the lease.
     #[error("this node does not hold the leader's lease")]
     NoLease,
+    /// What this node has will never be renewed.
+    #[error("this node was removed from the cluster")]
+    Removed,
     /// A linearizable read could not be confirmed.
     #[error(transparent)]
     ReadIndex(#[from] ReadError),
@@ -153,10 +164,13 @@ impl Node {
             leader_contact: LeaderContact::default(),
             metrics: Metrics::new(),
             peers,
+            membership_changes: Mutex::default(),
             writes,
+            writes_held: RwLock::default(),
             reads,
             barrier,
             phase: watch::Sender::new(Phase::Serving),
+            removed: AtomicBool::new(false),
             settings,
         });
         Ok(node)
@@ -177,30 +191,45 @@ impl Node {
         self.phase.subscribe()
     }
 
+    /// Whether the others have a newer membership without this node.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether they have.
+    pub fn note_removal(&self, removed: bool) {
+        if self.removed.swap(removed, Ordering::Relaxed) != removed {
+            tracing::warn!(removed, "membership");
+        }
+    }
+
     /// Writes one command through the log.
     ///
     /// # Errors
     /// See [`WriteError`].
     pub async fn write(&self, command: Command) -> Result<Written, WriteError> {
-        if self.is_handing_over() {
-            return Err(WriteError::NotLeader { leader: None });
-        }
+        let _under_way = self.writes_held.read().await;
         self.writes.write(command).await
+    }
+
+    /// Returns when no write is under way; until the guard is dropped, those that arrive wait.
+    pub async fn hold_writes(&self) -> RwLockWriteGuard<'_, ()> {
+        self.writes_held.write().await
     }
 
     /// Reads one key as current as asked for; `None` where it holds no value.
     ///
     /// # Errors
-    /// See [`GetError`]; an eventual read never fails.
+    /// See [`GetError`]; an eventual read fails on a node that was removed, and nowhere else.
     pub async fn get(
         &self,
         key: &str,
         consistency: Consistency,
     ) -> Result<Option<Arc<str>>, GetError> {
+        if self.is_removed() {
+            return Err(GetError::Removed);
+        }
         match consistency {
-            Consistency::Linearizable if self.is_handing_over() => {
-                return Err(ReadError::NoLeader.into());
-            }
             Consistency::Linearizable => self.reads.catch_up().await?,
             Consistency::Lease | Consistency::Eventual => {}
         }
@@ -217,9 +246,6 @@ impl Node {
     /// # Errors
     /// See [`ReadError`].
     pub async fn committed_index(&self) -> Result<u64, ReadError> {
-        if self.is_handing_over() {
-            return Err(ReadError::NoLeader);
-        }
         self.reads.committed_index().await
     }
 
@@ -257,6 +283,9 @@ impl Node {
             quorum_age_ms: now
                 .quorum_age
                 .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            members_index: self
+                .machine
+                .look(|applied| applied.membership.log_id().map(|id| id.index)),
             reason: standing.reason,
         }
     }
@@ -283,12 +312,6 @@ impl Node {
             .map(ToString::to_string)
     }
 
-    /// A leader that stops must stay silent: each message would renew the others' loyalty to it.
-    fn is_handing_over(&self) -> bool {
-        *self.phase.borrow() != Phase::Serving
-            && self.raft.metrics().borrow().state == ServerState::Leader
-    }
-
     fn observe(&self, metrics: &RaftMetrics) -> (Observation, Standing) {
         let now = Instant::now();
         let membership = metrics.membership_config.membership();
@@ -307,6 +330,7 @@ impl Node {
         };
         let observation = Observation {
             phase: *self.phase.borrow(),
+            removed: self.is_removed(),
             state,
             term: metrics.current_term,
             leader: metrics.current_leader,

@@ -70,6 +70,8 @@ impl Barrier {
 pub struct Observation {
     /// Where the process is.
     pub phase: Phase,
+    /// Whether the others have a newer membership without it.
+    pub removed: bool,
     /// What openraft thinks that it is.
     pub state: ServerState,
     /// The current term.
@@ -113,6 +115,9 @@ pub fn decide(now: &Observation, freshness: &Freshness) -> Standing {
     match now.phase {
         Phase::Serving => {}
         Phase::Draining | Phase::Stopping => return unknown("draining"),
+    }
+    if now.removed {
+        return unknown("removed from the cluster");
     }
     match now.state {
         ServerState::Leader => decide_leader(now, freshness),
@@ -176,6 +181,7 @@ mod tests {
     fn leader() -> Observation {
         Observation {
             phase: Phase::Serving,
+            removed: false,
             state: ServerState::Leader,
             term: 5,
             leader: Some(1),
@@ -326,6 +332,14 @@ mod tests {
                 Unknown,
                 Observation {
                     phase: Phase::Draining,
+                    ..replica()
+                },
+            ),
+            (
+                "a replica that was removed",
+                Unknown,
+                Observation {
+                    removed: true,
                     ..replica()
                 },
             ),

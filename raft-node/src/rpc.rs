@@ -16,8 +16,10 @@ use serde::de::DeserializeOwned;
 use crate::cluster::{KvCluster, NodeId, Snapshot, Vote};
 use crate::contact::Heard;
 use crate::election::{self, PreVote};
+use crate::handover::{self, Release, Stand};
 use crate::network::decode_snapshot;
 use crate::node::Node;
+use crate::removal;
 
 /// A snapshot is the whole state machine; what the others send is not limited by what clients may send.
 const BODY_MAX: usize = 4 << 30;
@@ -30,8 +32,10 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/raft/{target}/snapshot", post(snapshot))
         .route("/raft/{target}/read-index", post(read_index))
         .route("/raft/{target}/pre-vote", post(pre_vote))
+        .route("/raft/{target}/release", post(release))
         .route("/raft/{target}/stand", post(stand))
         .route("/raft/{target}/formed", post(formed))
+        .route("/raft/{target}/belongs", post(belongs))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(node)
 }
@@ -116,18 +120,23 @@ async fn pre_vote(State(node): State<Arc<Node>>, Path(target): Path<NodeId>, bod
     check_target(&node, target)?;
     let asked: PreVote = decode(&body)?;
     let granted = election::grant(&node, &asked);
-    encode(&granted.map_err(|reason| Refusal(StatusCode::SERVICE_UNAVAILABLE, reason))?)
+    encode(&granted.map_err(unavailable)?)
 }
 
-/// A leader that stops asks this node to take over.
-async fn stand(State(node): State<Arc<Node>>, Path(target): Path<NodeId>) -> Reply {
+/// A leader hands over to another node.
+async fn release(State(node): State<Arc<Node>>, Path(target): Path<NodeId>, body: Bytes) -> Reply {
     check_target(&node, target)?;
-    node.raft
-        .trigger()
-        .elect()
-        .await
-        .map_err(|error| stopped(&error))?;
-    encode(&())
+    let asked: Release = decode(&body)?;
+    let released = handover::accept_release(&node, &asked).await;
+    encode(&released.map_err(unavailable)?)
+}
+
+/// A leader hands over to this node.
+async fn stand(State(node): State<Arc<Node>>, Path(target): Path<NodeId>, body: Bytes) -> Reply {
+    check_target(&node, target)?;
+    let asked: Stand = decode(&body)?;
+    let stood = handover::accept_stand(&node, &asked).await;
+    encode(&stood.map_err(unavailable)?)
 }
 
 /// Whether this node belongs to a cluster: asked by peers that start with an empty directory.
@@ -140,6 +149,13 @@ async fn formed(State(node): State<Arc<Node>>, Path(target): Path<NodeId>) -> Re
             .await
             .map_err(|error| stopped(&error))?,
     )
+}
+
+/// Whether another node still belongs to the cluster.
+async fn belongs(State(node): State<Arc<Node>>, Path(target): Path<NodeId>, body: Bytes) -> Reply {
+    check_target(&node, target)?;
+    let asker: NodeId = decode(&body)?;
+    encode(&removal::belongs(&node, asker))
 }
 
 fn hear(node: &Node, vote: Vote, commit_index: u64) {
@@ -174,6 +190,10 @@ fn malformed(error: &serde_json::Error) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, error.to_string())
 }
 
+fn unavailable(reason: String) -> Refusal {
+    Refusal(StatusCode::SERVICE_UNAVAILABLE, reason)
+}
+
 fn stopped(error: &impl ToString) -> Refusal {
-    Refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    unavailable(error.to_string())
 }

@@ -1,4 +1,4 @@
-//! The life of a node's process: bind, start, serve, and on SIGTERM: not ready, drain, stop.
+//! The life of a node's process: bind, start, serve, and on SIGTERM: hand over, not ready, drain, stop.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,9 +14,10 @@ use tokio::task::JoinSet;
 
 use crate::config::Settings;
 use crate::formation::FormError;
+use crate::handover::HandoverError;
 use crate::node::{Node, StartError};
 use crate::role::Phase;
-use crate::{api, election, formation, handover, health, rpc};
+use crate::{api, election, formation, handover, health, membership, removal, rpc};
 
 /// How long connections have to end once the node stops.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -85,6 +86,8 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     tracing::info!(id = node.id(), raft = %bind.raft, api = %bind.api, health = %bind.health, "serving");
     tokio::spawn(log_changes(Arc::clone(&node)));
     tokio::spawn(election::guard(Arc::clone(&node)));
+    tokio::spawn(membership::finish_changes(Arc::clone(&node)));
+    tokio::spawn(removal::look(Arc::clone(&node)));
     let formed = formation::form(Arc::clone(&node));
 
     let until_failure = async {
@@ -128,13 +131,16 @@ fn serve(servers: &mut JoinSet<()>, listener: TcpListener, router: Router, node:
 }
 
 async fn stop(node: &Node, mut servers: JoinSet<()>) {
+    // First, and at once: until another leads, this node is the only one that writers can go to.
+    match handover::run(node, None).await {
+        Ok(leader) => tracing::info!(leader, "handed over"),
+        Err(HandoverError::NotLeader) => {}
+        Err(error) => tracing::warn!(%error, "not handed over"),
+    }
     let drain = node.settings.drain;
     tracing::info!(?drain, "draining");
     node.enter(Phase::Draining);
-    let drained = tokio::time::sleep(drain);
-    let handover = handover::run(node).await;
-    tracing::info!(?handover, "handed over");
-    drained.await;
+    tokio::time::sleep(drain).await;
     node.enter(Phase::Stopping);
     let closed = tokio::time::timeout(CLOSE_LIMIT, async {
         while servers.join_next().await.is_some() {}

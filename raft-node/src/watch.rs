@@ -1,4 +1,4 @@
-//! `GET /watch`: one JSON line at once, one whenever role, term or leader change, and one per second so that silence means trouble.
+//! `GET /watch`: one JSON line at once, one whenever role, term, leader or members change, and one per second so that silence means trouble.
 //!
 //! A change that Raft makes is noticed as it happens; a role that ends because its proof grows old, within 20 ms.
 
@@ -79,5 +79,13 @@ impl Watcher {
 }
 
 fn differs(last: &Report, now: &Report) -> bool {
-    (last.role, last.term, last.leader) != (now.role, now.term, now.leader)
+    let seen = |report: &Report| {
+        (
+            report.role,
+            report.term,
+            report.leader,
+            report.members_index,
+        )
+    };
+    seen(last) != seen(now)
 }

@@ -90,6 +90,7 @@ impl WriteQueue {
 
 async fn propose_all(raft: Raft, mut queue: mpsc::Receiver<Waiting>, limit: Duration) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+    let mut metrics = raft.metrics();
     let mut next = None;
     loop {
         let Some(first) = (match next.take() {
@@ -98,7 +99,22 @@ async fn propose_all(raft: Raft, mut queue: mpsc::Receiver<Waiting>, limit: Dura
         }) else {
             return;
         };
-        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else {
+        // Those under way may wait for a quorum that never comes. That another leads is then news for those behind it.
+        let deposed = metrics.wait_for(|now| now.current_leader.is_some_and(|id| id != now.id));
+        let permit = tokio::select! {
+            biased;
+            deposed = deposed => match deposed {
+                Ok(now) => {
+                    let leader = now.current_leader;
+                    // The one who asked may have gone away.
+                    let _ = first.reply.send(Err(WriteError::NotLeader { leader }));
+                    continue;
+                }
+                Err(_closed) => return,
+            },
+            permit = Arc::clone(&in_flight).acquire_owned() => permit,
+        };
+        let Ok(permit) = permit else {
             return;
         };
         let batch;

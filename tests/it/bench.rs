@@ -31,18 +31,38 @@ fn bench_micro_writes_rows_of_all_fields() {
         let fields: BTreeSet<&str> = row.keys().map(String::as_str).collect();
         assert_eq!(fields, BTreeSet::from(FIELDS));
     }
-    let named = |name: &str| rows.iter().find(|row| row.name.starts_with(name));
-    for name in [
-        "MAC swap + TX",
-        "bare look-up",
-        "forward",
-        "reply",
-        "SYN accepted",
-        "not ours",
+    let named = |path: &str, name: &str| {
+        let mut rows = rows.iter();
+        rows.find(|row| row.path == path && row.name.starts_with(name))
+    };
+    for (path, family) in [
+        ("xdp", "IPv4"),
+        ("tc", "IPv4"),
+        ("xdp", "IPv6"),
+        ("tc", "IPv6"),
     ] {
-        let row = named(name).unwrap_or_else(|| panic!("no row {name}"));
-        assert_eq!((row.unit.as_str(), row.runs), ("ns", 1), "{row:?}");
+        for what in [
+            "MAC swap + TX",
+            "forward, 1k",
+            "reply, 1k",
+            "SYN accepted",
+            "SYN refused",
+            "not ours, another address",
+            "not ours, no service",
+        ] {
+            let name = format!("{family}: {what}");
+            let row = named(path, &name).unwrap_or_else(|| panic!("no row {name} at {path}"));
+            assert_eq!((row.unit.as_str(), row.runs), ("ns", 1), "{row:?}");
+        }
+        // The harness really runs what it is told to: a look-up is not free.
+        let forward = named(path, &format!("{family}: forward"));
+        assert!(forward.is_some_and(|row| row.median > 2.0));
     }
-    // The harness really runs what it is told to: a look-up is not free.
-    assert!(named("forward").is_some_and(|row| row.median > 2.0));
+    for program in ["lb", "lb_tc", "lb_egress", "lb_reap_v4", "lb_reap_v6"] {
+        let name = format!("{program}: verified instructions");
+        assert!(
+            rows.iter()
+                .any(|row| row.name == name && row.median > 100.0)
+        );
+    }
 }

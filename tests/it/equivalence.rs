@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use lb_common::addr::{Ipv4, Ipv6};
 use lb_common::nat::PartialChecksum;
-use lb_common::verdict::{Fate, Reason};
+use lb_common::verdict::Reason;
 use lb_tests::privileged;
 use lb_tests::rows::family::Family;
-use lb_tests::rows::frame::{ETH, checksum_partial, checksums_valid, ip_checksum_valid};
+use lb_tests::rows::frame::ETH;
 use lb_tests::rows::kernel::Kernel;
 use lb_tests::rows::random::{self, Random};
+use lb_tests::rows::sane::{hex, sane};
 use lb_tests::rows::{OUT_OF_REACH, Outcome, Passage, host};
 
 /// How many packets a test run takes, in each mode and for each family: a
@@ -24,7 +25,7 @@ const PACKETS: u64 = 250_000;
 /// And how long at most, unless the environment asks for more packets.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So many packets meet every reason.
-const ENOUGH: u64 = 20_000;
+const ENOUGH: u64 = 200_000;
 /// How many packets meet the same state of the agent's tables.
 const PACKETS_PER_WORLD: u64 = 20;
 /// How many worlds follow from each other.
@@ -182,32 +183,6 @@ fn of_kernel<A: Family>(kernel: &mut Kernel, passage: &Passage) -> Result<Outcom
         passage: passage.clone(),
         connections: kernel.connections()?,
     })
-}
-
-/// What holds of every packet.
-fn sane(packet: &[u8], passage: &Passage, partial: PartialChecksum) -> Result<()> {
-    let Passage { fate, frame, .. } = passage;
-    let (Some(frame), Fate::Transmit | Fate::Reset) = (frame, fate) else {
-        let untouched = frame.as_ref().is_none_or(|frame| frame == packet);
-        ensure!(untouched, "a packet that passes is not touched");
-        return Ok(());
-    };
-    ensure!(
-        ip_checksum_valid(frame) || !ip_checksum_valid(packet),
-        "the IP checksum is as right as before"
-    );
-    if checksum_partial(packet) && partial == PartialChecksum::Keep {
-        ensure!(checksum_partial(frame), "a partial checksum stays partial");
-    } else if *fate == Fate::Reset {
-        ensure!(checksums_valid(frame), "the checksums of a RST are right");
-    } else if checksum_partial(packet) && ip_checksum_valid(packet) || checksums_valid(packet) {
-        ensure!(checksums_valid(frame), "the checksums are right");
-    }
-    Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Census {

@@ -4,12 +4,14 @@
 mod bench;
 mod cluster;
 mod connections;
+mod crowd;
 mod datapath;
 mod dataplane;
 mod equivalence;
 mod failover;
 mod footprint;
 mod garbage;
+mod health;
 mod interactive;
 mod lab;
 mod roles;

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lb_tests::balancer::{Hook, READ_SERVICE, WRITE_SERVICE};
+use lb_tests::balancer::{Hook, POOL, READ_SERVICE, Status, WRITE_SERVICE};
 use lb_tests::lab::{NIC, address};
 use lb_tests::patience::wait_until;
 use lb_tests::privileged;
@@ -76,6 +77,45 @@ fn killed_under_load(hook: Hook) {
     let reset = site.balancer.stats().unwrap();
     for reason in ["cut_off", "unknown_flow", "handshake_lost", "no_target"] {
         assert_eq!(reset.packets(reason), 0, "{reason}");
+    }
+}
+
+#[test]
+fn an_agent_with_more_services_than_its_forerunner_had_room_for_keeps_the_connections() {
+    privileged!();
+    let mut site = Site::start(|_| {});
+    let mut idle = site.connect().unwrap();
+    idle.ping().unwrap();
+    site.balancer.kill().unwrap();
+    // Each takes 32768 slots: more than a million in all.
+    let services = (0..40).map(|index| {
+        let listen = SocketAddrV4::new(address::VIP, 20_000 + index);
+        format!(
+            "[service.more{index}]\nlisten = \"{listen}\"\npool = \"{POOL}\"\nroute = \"replicas\"\n"
+        )
+    });
+    let file = site.balancer.configuration().to_owned();
+    let toml = fs::read_to_string(&file).unwrap() + &services.collect::<String>();
+    fs::write(file, toml).unwrap();
+
+    site.balancer.start_again().unwrap();
+    let all = |status: &Status| (0..40).all(|i| status.targets(&format!("more{i}")).len() == 2);
+    let what = "waiting for the new services";
+    site.balancer.wait_for_status(what, PATIENCE, all).unwrap();
+    assert!(site.balancer.output().contains("adopted=true"));
+    idle.ping().unwrap();
+    for port in [address::READ.port(), 20_000, 20_039] {
+        let listen = SocketAddrV4::new(address::VIP, port);
+        site.client().enter(|| who_is_at(listen)).unwrap();
+    }
+    let aside = |path: &Path| {
+        fs::read_dir(path)
+            .unwrap()
+            .flatten()
+            .any(|pin| pin.file_name() == "SLOTS_BEFORE")
+    };
+    for pins in fs::read_dir(site.lab.bpffs().join("lb")).unwrap().flatten() {
+        assert!(!aside(&pins.path()));
     }
 }
 

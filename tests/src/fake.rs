@@ -5,7 +5,7 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::net::Shutdown;
@@ -148,7 +148,7 @@ impl Claim {
     }
 }
 
-/// A server with a node's health port and `GET /whoami` on its API port.
+/// A server with a node's health port, `/watch` included, and `GET /whoami` on its API port.
 #[derive(Debug)]
 pub struct FakeNode {
     claim: Arc<Mutex<Claim>>,
@@ -202,9 +202,15 @@ impl FakeNode {
         let told = Arc::clone(&claim);
         let health = SocketAddr::new(address, HEALTH_PORT);
         let health = Server::start(namespace, health, move |stream| {
-            answer_requests(stream, |path| {
-                let claim = *told.lock().unwrap_or_else(PoisonError::into_inner);
-                health_answer(id, claim, path)
+            let claim = || *told.lock().unwrap_or_else(PoisonError::into_inner);
+            let watch = stream.try_clone()?;
+            answer_requests(stream, |path| match path {
+                // Ends when nobody reads it any more, and the connection too.
+                "/watch" => {
+                    let _ = tell_changes(&watch, id, claim);
+                    Answer::status("503 Service Unavailable")
+                }
+                path => health_answer(id, claim(), path),
             })
         })?;
         let api = Server::start(namespace, SocketAddr::new(address, API_PORT), serve)?;
@@ -264,6 +270,23 @@ fn health_answer(id: u64, claim: Claim, path: &str) -> Answer {
         },
         headers: claim.headers(id),
         body: json!({ "id": id, "role": claim.role(), "term": term }).to_string(),
+    }
+}
+
+/// A page without end: a line for each change, and one a second.
+fn tell_changes(mut stream: &TcpStream, id: u64, claim: impl Fn() -> Claim) -> io::Result<()> {
+    const LOOK_EVERY: Duration = Duration::from_millis(5);
+    const HEARTBEAT: Duration = Duration::from_secs(1);
+    stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+    loop {
+        let told = claim();
+        let (role, term) = (told.role(), told.term);
+        let line = format!("{}\n", json!({ "id": id, "role": role, "term": term }));
+        stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes())?;
+        let begun = Instant::now();
+        while claim() == told && begun.elapsed() < HEARTBEAT {
+            thread::sleep(LOOK_EVERY);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{build, setup};
 pub struct Options {
     /// Which benchmarks to run; all of them where none is named.
     benches: Vec<Bench>,
-    /// Less than two minutes in all, with wider error.
+    /// Less than two minutes for each, with wider error.
     #[arg(long)]
     quick: bool,
 }
@@ -32,6 +32,12 @@ enum Bench {
     Scale,
     /// Packets a second on one core, through a driver.
     Pps,
+    /// What checking a thousand servers costs the agent.
+    Probes,
+    /// Writes and reads a second of the sample cluster, beside etcd.
+    Cluster,
+    /// How many of very many connections wait for something to be sent again.
+    Stalls,
 }
 
 impl Bench {
@@ -41,6 +47,9 @@ impl Bench {
             Self::E2e => "e2e",
             Self::Scale => "scale",
             Self::Pps => "pps",
+            Self::Probes => "probes",
+            Self::Cluster => "cluster",
+            Self::Stalls => "stalls",
         }
     }
 }
@@ -48,7 +57,8 @@ impl Bench {
 /// Sets up, builds, and becomes the program that measures.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     setup::need_root("load kernel programs and create network namespaces")?;
-    let peers = options.benches.is_empty() || options.benches.contains(&Bench::E2e);
+    let compares = |bench: &Bench| matches!(bench, Bench::E2e | Bench::Cluster);
+    let peers = options.benches.is_empty() || options.benches.iter().any(compares);
     let needed = if peers {
         setup::Options::for_comparing()
     } else {

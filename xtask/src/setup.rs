@@ -24,14 +24,18 @@ const LLVM: &str = "22";
 const COMPILER_PACKAGES: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 /// Programs that the lab calls, and the packages that bring them.
 const TOOLS: [(&str, &str); 3] = [("ip", "iproute2"), ("ethtool", "ethtool"), ("curl", "curl")];
+/// libFuzzer is compiled from C++.
+const CPP_COMPILER: (&str, &str) = ("c++", "g++");
 /// What the benchmarks load with, and compare with. The stream module is no
 /// program: see [`STREAM_MODULE`].
-const PEERS: [(&str, &str); 5] = [
+const PEERS: [(&str, &str); 7] = [
     ("haproxy", "haproxy"),
     ("nginx", "nginx"),
     ("nft", "nftables"),
     ("wrk", "wrk"),
     ("iperf3", "iperf3"),
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
 ];
 /// nginx's module for TCP, and the package that brings it.
 const STREAM_MODULE: (&str, &str) = (
@@ -69,6 +73,14 @@ impl Options {
         }
     }
 
+    /// What `fuzz` needs: a compiler of C++ as well.
+    pub fn for_fuzzing() -> Self {
+        Self {
+            purpose: Purpose::Fuzzing,
+            ..Self::for_building()
+        }
+    }
+
     /// What the end-to-end benchmarks need: other balancers, and load.
     pub fn for_comparing() -> Self {
         Self {
@@ -83,6 +95,7 @@ impl Options {
 enum Purpose {
     Building,
     Running,
+    Fuzzing,
     Comparing,
 }
 
@@ -142,6 +155,7 @@ impl Machine {
         let tools = match purpose {
             Purpose::Building => Vec::new(),
             Purpose::Running => TOOLS.to_vec(),
+            Purpose::Fuzzing => vec![CPP_COMPILER],
             Purpose::Comparing => [&TOOLS[..], &PEERS].concat(),
         };
         let mut missing_tools: Vec<_> = tools

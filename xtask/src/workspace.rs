@@ -45,6 +45,11 @@ impl Workspace {
         self.root.join("target/bench")
     }
 
+    /// Where the wire fuzzer is built, and keeps what it reached and found.
+    pub fn fuzz_directory(&self) -> PathBuf {
+        self.target.join("fuzz")
+    }
+
     /// A finished host binary of the release profile.
     pub fn release_binary(&self, name: &str) -> PathBuf {
         self.target.join("release").join(name)

@@ -94,7 +94,8 @@ const _: () = assert!(size_of::<QuotedTcp>() < size_of::<TcpHeader>());
 
 impl<N: NetworkHeader> IcmpError<N> {
     /// Whether this is an error about a segment, where `available` bytes are
-    /// there from the network header on..
+    /// there from the network header on. It is sent to whom the segment came
+    /// from; anything else is a forgery.
     ///
     /// # Errors
     /// [`Reason::NotTcp`]: a reason to pass the packet on to the host.
@@ -106,6 +107,7 @@ impl<N: NetworkHeader> IcmpError<N> {
             || packet > available
             || packet < size_of::<Self>()
             || self.quoted.carries_tcp().is_err()
+            || self.quoted.source() != self.network.destination()
         {
             return Err(Reason::NotTcp);
         }

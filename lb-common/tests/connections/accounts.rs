@@ -103,11 +103,24 @@ fn an_idle_connection_is_forgotten_by_either_half_and_only_while_it_is_idle() {
     for half in 0..2 {
         let world = connected(setup);
         let (key, flow) = world.flows()[half];
-        let later = Tick(flow.last_seen.0 + 1);
+        let earlier = flow.last_seen.minus(1);
         assert!(
-            !world.tables.reap(&key, later),
+            !world.tables.reap(&key, earlier),
             "a segment passed meanwhile"
         );
+        let (other, _) = world.flows()[1 - half];
+        let seen = |tick| {
+            let flows = world.tables.flows.borrow();
+            let mut flow = flows[&other].get();
+            flow.last_seen = tick;
+            flows[&other].set(flow);
+        };
+        seen(Tick(flow.last_seen.0 + 1));
+        assert!(
+            !world.tables.reap(&key, flow.last_seen),
+            "one passed in the other direction"
+        );
+        seen(flow.last_seen);
         assert_eq!((open(&world), world.flows().len()), (1, 2));
         assert!(world.tables.reap(&key, flow.last_seen));
         assert!(!world.tables.reap(&key, flow.last_seen), "it is gone");

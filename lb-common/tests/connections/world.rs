@@ -303,7 +303,7 @@ impl<A: Family> World<A> {
         };
         for (key, flow) in self.flows() {
             if over(&flow) {
-                assert!(self.tables.reap(&key, flow.last_seen));
+                assert!(self.tables.reap(&key, self.now));
             }
         }
     }
@@ -311,8 +311,8 @@ impl<A: Family> World<A> {
     fn reap_one(&mut self, at: usize) {
         let flows = self.flows();
         if let Some(at) = at.checked_rem(flows.len()) {
-            let (key, flow) = flows[at];
-            assert!(self.tables.reap(&key, flow.last_seen));
+            let (key, _) = flows[at];
+            assert!(self.tables.reap(&key, self.now));
         }
     }
 

@@ -1,28 +1,58 @@
 //! What the benchmarks run: a harness that gives a program a fresh packet in
 //! every round, and the programs that ours is held against.
 //!
-//! BPF_PROG_TEST_RUN feeds a program its own output. So `bench_round` goes
+//! BPF_PROG_TEST_RUN feeds a program its own output. So `bench_round_…` goes
 //! first: it writes the headers anew, of whichever flow's turn it is, and
 //! tail-calls the program that is measured. What the harness costs by itself
-//! is measured with `bench_pass` behind it, and taken away.
+//! is measured with `bench_pass` behind it, and taken away. There is one for
+//! each family and hook: a program array takes programs of one type.
 
 #![no_std]
 #![no_main]
 #![allow(missing_docs, reason = "a program's entry point is no API")]
 
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX};
-use aya_ebpf::macros::{map, xdp};
+use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray};
-use aya_ebpf::programs::XdpContext;
-use lb_common::addr::Ipv4;
+use aya_ebpf::programs::{TcContext, XdpContext};
+use lb_common::addr::{Ipv4, Ipv6};
 use lb_common::flow::{Flow, FlowKey};
 
-/// Ethernet, IPv4 and TCP, in words; the last one is written in part.
-const WORDS: usize = 7;
-/// Bytes of these headers.
-const HEADERS: usize = 54;
-/// Where addresses and ports lie, which are a flow's key as it stands.
-const ADDRESSES: usize = 26;
+/// The headers of a family: Ethernet, its own and TCP's.
+trait Family {
+    /// Bytes of them.
+    const HEADERS: usize;
+    /// Where the source's address ends, in its last four bytes.
+    const SOURCE: usize;
+    /// The same of the destination's.
+    const DESTINATION: usize;
+    /// Where the addresses and ports lie, which are a flow's key as it stands.
+    const KEY: usize;
+    /// Where the ports begin.
+    const PORTS: usize = Self::HEADERS - 20;
+}
+
+impl Family for Ipv4 {
+    const HEADERS: usize = 54;
+    const SOURCE: usize = 26;
+    const DESTINATION: usize = 30;
+    const KEY: usize = 26;
+}
+
+impl Family for Ipv6 {
+    const HEADERS: usize = 74;
+    const SOURCE: usize = 34;
+    const DESTINATION: usize = 50;
+    const KEY: usize = 22;
+}
+
+/// The longest headers, in words; the last one is written in part.
+const WORDS: usize = 10;
+/// What a program of either kind returns where it could not go on: what none
+/// of the measured ones returns.
+const ABORTED: i32 = XDP_ABORTED as i32;
 
 /// What the next round's packet looks like. Words only: `datapath.rs` of the
 /// tests writes them in this order.
@@ -44,56 +74,104 @@ pub struct Round {
 
 #[map]
 static ROUND: Array<Round> = Array::with_max_entries(1, 0);
-/// The program that is measured.
+/// The program that is measured, at XDP.
 #[map]
 static MEASURED: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// The same, at TC.
+#[map]
+static MEASURED_TC: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// As FLOWS is, for a look-up and nothing else.
 #[map]
-static BARE: HashMap<FlowKey<Ipv4>, Flow<Ipv4>> = HashMap::with_max_entries(1, 0);
+static BARE_V4: HashMap<FlowKey<Ipv4>, Flow<Ipv4>> = HashMap::with_max_entries(1, 0);
+/// The same.
+#[map]
+static BARE_V6: HashMap<FlowKey<Ipv6>, Flow<Ipv6>> = HashMap::with_max_entries(1, 0);
+/// Between whom [`bench_relay`] stands: their MAC addresses, each in the first
+/// three of four words.
+#[map]
+static ENDS: Array<[u16; 4]> = Array::with_max_entries(2, 0);
 /// How many frames [`bench_drop`] has swallowed.
 #[map]
 static SWALLOWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Writes the next packet's headers and goes on to the measured program.
 #[xdp]
-pub fn bench_round(context: XdpContext) -> u32 {
-    let (data, end) = (context.data(), context.data_end());
-    let Some(round) = ROUND.get_ptr_mut(0) else {
-        return XDP_ABORTED;
-    };
-    if data + HEADERS > end {
-        return XDP_ABORTED;
+pub fn bench_round_v4(context: XdpContext) -> u32 {
+    if write_headers::<Ipv4>(context.data(), context.data_end()).is_some() {
+        // SAFETY: the context is the one that the kernel called us with.
+        unsafe { MEASURED.tail_call(&context, 0) };
+    }
+    XDP_ABORTED
+}
+
+/// The same, over IPv6.
+#[xdp]
+pub fn bench_round_v6(context: XdpContext) -> u32 {
+    if write_headers::<Ipv6>(context.data(), context.data_end()).is_some() {
+        // SAFETY: as above.
+        unsafe { MEASURED.tail_call(&context, 0) };
+    }
+    XDP_ABORTED
+}
+
+/// The same, at TC.
+#[classifier]
+pub fn bench_round_tc_v4(context: TcContext) -> i32 {
+    if write_headers::<Ipv4>(context.data(), context.data_end()).is_some() {
+        // SAFETY: as above.
+        unsafe { MEASURED_TC.tail_call(&context, 0) };
+    }
+    ABORTED
+}
+
+/// The same, at TC and over IPv6.
+#[classifier]
+pub fn bench_round_tc_v6(context: TcContext) -> i32 {
+    if write_headers::<Ipv6>(context.data(), context.data_end()).is_some() {
+        // SAFETY: as above.
+        unsafe { MEASURED_TC.tail_call(&context, 0) };
+    }
+    ABORTED
+}
+
+/// Writes the headers of the flow whose turn it is.
+#[inline(always)]
+fn write_headers<F: Family>(data: usize, end: usize) -> Option<()> {
+    let round = ROUND.get_ptr_mut(0)?;
+    if data + F::HEADERS > end {
+        return None;
     }
     // SAFETY: the map's element is there as long as the map, and one CPU at a
-    // time runs this program. The packet has room for the headers: 6 words, a
-    // half and a quarter; `data` is aligned to a word.
+    // time runs this program. The packet has room for the headers; `data` is
+    // aligned to a word, and addresses and ports lie at even places.
     unsafe {
         let round = &mut *round;
         let packet = data as *mut u64;
-        *packet = round.template[0];
-        *packet.add(1) = round.template[1];
-        *packet.add(2) = round.template[2];
-        *packet.add(3) = round.template[3];
-        *packet.add(4) = round.template[4];
-        *packet.add(5) = round.template[5];
-        *packet.add(6).cast::<u32>() = round.template[6] as u32;
-        *packet.add(6).cast::<u16>().add(2) = (round.template[6] >> 32) as u16;
+        let mut word = 0;
+        while word < F::HEADERS / 8 {
+            *packet.add(word) = round.template[word];
+            word += 1;
+        }
+        let (mut half, mut rest) = (0, round.template[F::HEADERS / 8]);
+        while half < F::HEADERS % 8 / 2 {
+            *packet.add(word).cast::<u16>().add(half) = rest as u16;
+            rest >>= 16;
+            half += 1;
+        }
 
         let flow = next(round);
         // 16384 ports of each address, from 1024 on: see `varied`.
         let address = (round.address as u32).wrapping_add(flow >> 14);
         let port = 1024 + (flow & 0x3fff) as u16;
-        let (at_address, at_port) = (ADDRESSES, ADDRESSES + 8);
-        if round.destination == 0 {
-            *((data + at_address) as *mut u32) = address.to_be();
-            *((data + at_port) as *mut u16) = port.to_be();
+        let (at_address, at_port) = if round.destination == 0 {
+            (data + F::SOURCE, data + F::PORTS)
         } else {
-            *((data + at_address + 4) as *mut u32) = address.to_be();
-            *((data + at_port + 2) as *mut u16) = port.to_be();
-        }
-        MEASURED.tail_call(&context, 0);
+            (data + F::DESTINATION, data + F::PORTS + 2)
+        };
+        *(at_address as *mut u32) = address.to_be();
+        *(at_port as *mut u16) = port.to_be();
     }
-    XDP_ABORTED
+    Some(())
 }
 
 /// The number of the flow whose turn it is.
@@ -131,35 +209,118 @@ pub fn bench_drop(_: XdpContext) -> u32 {
     XDP_DROP
 }
 
+/// The floor at TC: does nothing.
+#[classifier]
+pub fn bench_pass_tc(_: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
 /// The least that anything does which sends a packet back.
 #[xdp]
 pub fn bench_swap(context: XdpContext) -> u32 {
-    let data = context.data();
-    if data + 12 > context.data_end() {
-        return XDP_ABORTED;
+    match swap(context.data(), context.data_end()) {
+        Some(()) => XDP_TX,
+        None => XDP_ABORTED,
     }
-    let addresses = data as *mut [u16; 6];
-    // SAFETY: the packet has these twelve bytes, and begins at an even address.
+}
+
+/// The same, at TC.
+#[classifier]
+pub fn bench_swap_tc(context: TcContext) -> i32 {
+    match swap(context.data(), context.data_end()) {
+        Some(()) => send_back(&context),
+        None => ABORTED,
+    }
+}
+
+#[inline(always)]
+fn swap(data: usize, end: usize) -> Option<()> {
+    let addresses = mac_addresses(data, end)?;
+    // SAFETY: `mac_addresses` vouches for them.
     unsafe {
         let [a, b, c, d, e, f] = *addresses;
         *addresses = [d, e, f, a, b, c];
     }
-    XDP_TX
+    Some(())
+}
+
+/// The least that a balancer with one arm does: what comes from one of the two
+/// ends goes to the other, without a look beyond the MAC addresses.
+#[xdp]
+pub fn bench_relay(context: XdpContext) -> u32 {
+    match relay(context.data(), context.data_end()) {
+        Some(()) => XDP_TX,
+        None => XDP_PASS,
+    }
+}
+
+/// The same, at TC.
+#[classifier]
+pub fn bench_relay_tc(context: TcContext) -> i32 {
+    match relay(context.data(), context.data_end()) {
+        Some(()) => send_back(&context),
+        None => TC_ACT_UNSPEC,
+    }
+}
+
+#[inline(always)]
+fn relay(data: usize, end: usize) -> Option<()> {
+    let addresses = mac_addresses(data, end)?;
+    let (one, other) = (ENDS.get(0)?, ENDS.get(1)?);
+    // SAFETY: `mac_addresses` vouches for them.
+    let [a, b, c, d, e, f] = unsafe { *addresses };
+    // To many: ARP, which the host answers.
+    if a & 1 != 0 {
+        return None;
+    }
+    let [x, y, z, _] = if [d, e, f] == [one[0], one[1], one[2]] {
+        *other
+    } else if [d, e, f] == [other[0], other[1], other[2]] {
+        *one
+    } else {
+        return None;
+    };
+    // SAFETY: as above.
+    unsafe { *addresses = [x, y, z, a, b, c] };
+    Some(())
+}
+
+/// The destination's MAC address and the source's.
+#[inline(always)]
+fn mac_addresses(data: usize, end: usize) -> Option<*mut [u16; 6]> {
+    // A frame begins at an even address.
+    (data + 12 <= end).then_some(data as *mut [u16; 6])
+}
+
+#[inline(always)]
+fn send_back(context: &TcContext) -> i32 {
+    // SAFETY: the context is the one that the kernel called us with; the
+    // helper only notes where the packet goes once the program has returned.
+    unsafe { bpf_redirect((*context.skb.skb).ifindex, 0) as i32 }
 }
 
 /// The least that anything does which keeps flows: looks the packet's flow up.
 #[xdp]
-pub fn bench_lookup(context: XdpContext) -> u32 {
+pub fn bench_lookup_v4(context: XdpContext) -> u32 {
+    look_up(&context, &BARE_V4)
+}
+
+/// The same, over IPv6.
+#[xdp]
+pub fn bench_lookup_v6(context: XdpContext) -> u32 {
+    look_up(&context, &BARE_V6)
+}
+
+#[inline(always)]
+fn look_up<F: Family + Copy>(context: &XdpContext, bare: &HashMap<FlowKey<F>, Flow<F>>) -> u32 {
     let data = context.data();
-    if data + HEADERS > context.data_end() {
+    if data + F::HEADERS > context.data_end() {
         return XDP_ABORTED;
     }
-    // SAFETY: addresses and ports lie within the headers, in the key's order,
-    // and each is aligned in it as in the key.
-    let key = unsafe { *((data + ADDRESSES) as *const [u16; 6]) };
-    // SAFETY: a key is twelve bytes of any value.
-    let key = unsafe { core::mem::transmute::<[u16; 6], FlowKey<Ipv4>>(key) };
-    let Some(flow) = BARE.get_ptr(key) else {
+    // SAFETY: addresses and ports lie within the headers, in the key's order;
+    // a key is bytes of any value, and may be read from any even address.
+    let key = unsafe { core::ptr::read_unaligned((data + F::KEY) as *const FlowKey<F>) };
+    let Some(flow) = bare.get_ptr(key) else {
         return XDP_DROP;
     };
     // SAFETY: the pointer came from a look-up in this run of the program.

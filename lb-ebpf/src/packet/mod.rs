@@ -3,6 +3,8 @@
 mod tc;
 mod xdp;
 
+use core::marker::PhantomData;
+
 use aya_ebpf::programs::{TcContext, XdpContext};
 use lb_common::datapath::{Departure, Packet};
 use lb_common::layout::Plain;
@@ -19,6 +21,46 @@ pub trait Hook: Packet {
     fn action(&self, departure: &Departure) -> i32;
 }
 
+/// The packet that a program was called for, in the memory that its context
+/// describes.
+pub struct Frame<'a, C> {
+    context: &'a C,
+    /// The frame's length in bytes, as it came. Kept, because the verifier
+    /// refuses what the compiler makes of a difference of pointers here and
+    /// there.
+    length: usize,
+    /// Where the network header begins, in bytes from the frame's start.
+    network: usize,
+    window: PhantomData<&'a mut EthernetHeader>,
+}
+
+impl<'a, C: Buffer> Frame<'a, C> {
+    /// The packet of `context`.
+    #[inline(always)]
+    pub fn new(context: &'a C) -> Self {
+        Self {
+            context,
+            length: context.length(),
+            network: EthernetHeader::LENGTH,
+            window: PhantomData,
+        }
+    }
+
+    /// Finds the network header; gives the Ethernet type before it.
+    #[inline(always)]
+    fn find_network(&mut self) -> Option<u16> {
+        let (ether_type, network) = self.context.ether_type()?;
+        self.network = network;
+        Some(ether_type)
+    }
+
+    /// How many bytes there are from the network header on.
+    #[inline(always)]
+    fn behind_network(&self) -> usize {
+        self.length - self.network
+    }
+}
+
 /// The memory that holds a packet, as a program's context describes it: it
 /// belongs to the program until that returns, but for what helpers do to it,
 /// after which the context describes it anew.
@@ -27,6 +69,8 @@ pub trait Buffer {
     fn start(&self) -> usize;
     /// The address behind its last byte.
     fn end(&self) -> usize;
+    /// The frame's length in bytes, also of what lies elsewhere.
+    fn length(&self) -> usize;
 
     /// The `T` at `offset` of the frame; none where it is shorter.
     #[inline(always)]
@@ -88,6 +132,11 @@ impl Buffer for XdpContext {
     fn end(&self) -> usize {
         self.data_end()
     }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.data_end() - self.data()
+    }
 }
 
 impl Buffer for TcContext {
@@ -99,5 +148,10 @@ impl Buffer for TcContext {
     #[inline(always)]
     fn end(&self) -> usize {
         self.data_end()
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.len() as usize
     }
 }

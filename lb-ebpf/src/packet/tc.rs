@@ -4,8 +4,6 @@
 //! whole packet by one, only the kernel knows: its helpers change checksums as
 //! each case asks for, so that many segments in one buffer (GSO) stay so.
 
-use core::marker::PhantomData;
-
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_PSEUDO_HDR, TC_ACT_SHOT,
     TC_ACT_UNSPEC, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
@@ -28,7 +26,7 @@ use lb_common::wire::tcp::TcpHeader;
 
 use lb_common::verdict::Fate;
 
-use super::{Buffer as _, Hook};
+use super::{Buffer as _, Frame, Hook};
 
 /// What is ever looked at of a packet, in bytes: an ICMPv6 error about a
 /// segment, behind an Ethernet header and two tags.
@@ -41,27 +39,9 @@ const LINEAR: usize = 136;
 const IPV6: u64 = 1 << 7;
 
 /// The packet that a program was called for.
-pub struct TcPacket<'a> {
-    context: &'a TcContext,
-    /// The frame's length in bytes, as it came.
-    length: usize,
-    /// Where the network header begins, in bytes from the frame's start.
-    network: usize,
-    window: PhantomData<&'a mut EthernetHeader>,
-}
+pub type TcPacket<'a> = Frame<'a, TcContext>;
 
-impl<'a> TcPacket<'a> {
-    /// The packet of `context`.
-    #[inline(always)]
-    pub fn new(context: &'a TcContext) -> Self {
-        Self {
-            context,
-            length: context.len() as usize,
-            network: EthernetHeader::LENGTH,
-            window: PhantomData,
-        }
-    }
-
+impl TcPacket<'_> {
     /// Makes sure that the headers are where windows can be opened on them.
     #[inline(always)]
     fn pull(&self) {
@@ -175,14 +155,12 @@ impl Packet for TcPacket<'_> {
     #[inline(always)]
     fn ether_type(&mut self) -> Option<u16> {
         self.pull();
-        let (ether_type, network) = self.context.ether_type()?;
-        self.network = network;
-        Some(ether_type)
+        self.find_network()
     }
 
     #[inline(always)]
     fn available(&self) -> usize {
-        self.length - self.network
+        self.behind_network()
     }
 
     #[inline(always)]
@@ -195,9 +173,9 @@ impl Packet for TcPacket<'_> {
     fn window<T: Plain>(&mut self) -> Option<(&mut EthernetHeader, &mut T)> {
         // SAFETY: `&mut self` makes these windows the only ones, and helpers
         // that move the packet wait for them; `network` is what `ether_type`
-        // found. That the
-        // packet is this program's own the kernel makes sure of: it copies one
-        // that others hold too before a program that writes begins.
+        // found. That the packet is this program's own the kernel makes sure
+        // of: it copies one that others hold too before a program that writes
+        // begins.
         unsafe { self.context.windows(self.network) }
     }
 

@@ -1,7 +1,5 @@
 //! Packets in XDP buffers.
 
-use core::marker::PhantomData;
-
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::{
@@ -17,7 +15,7 @@ use lb_common::wire::eth::{EthernetHeader, VlanTag};
 use lb_common::wire::frame::Headers;
 use lb_common::wire::network::NetworkHeader as _;
 
-use super::{Buffer as _, Hook};
+use super::{Buffer as _, Frame, Hook};
 
 /// The largest piece that is summed by one helper call, in bytes.
 const CHUNK: usize = 512;
@@ -27,29 +25,9 @@ const CHUNK: usize = 512;
 const CHUNKS: usize = 7;
 
 /// The packet that a program was called for.
-pub struct XdpPacket<'a> {
-    context: &'a XdpContext,
-    /// The frame's length in bytes, as it came. Kept, because the verifier
-    /// refuses what the compiler makes of a difference of pointers here and
-    /// there.
-    length: usize,
-    /// Where the network header begins, in bytes from the frame's start.
-    network: usize,
-    window: PhantomData<&'a mut EthernetHeader>,
-}
+pub type XdpPacket<'a> = Frame<'a, XdpContext>;
 
-impl<'a> XdpPacket<'a> {
-    /// The packet of `context`.
-    #[inline(always)]
-    pub fn new(context: &'a XdpContext) -> Self {
-        Self {
-            context,
-            length: context.data_end() - context.data(),
-            network: EthernetHeader::LENGTH,
-            window: PhantomData,
-        }
-    }
-
+impl XdpPacket<'_> {
     /// Copies a header to where it belongs after the frame was extended.
     #[inline(always)]
     fn copy<T: Plain>(&mut self, from: usize, to: usize) -> Option<()> {
@@ -69,9 +47,7 @@ impl<'a> XdpPacket<'a> {
             unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, bytes.cast(), LENGTH as u32, sum) };
         u32::try_from(sum).ok()
     }
-}
 
-impl XdpPacket<'_> {
     /// The sum over `length` bytes from `start` on; none where the frame is
     /// shorter, or they are too many.
     ///
@@ -149,14 +125,12 @@ fn log(context: &XdpContext, reason: lb_common::verdict::Reason) {
 impl Packet for XdpPacket<'_> {
     #[inline(always)]
     fn ether_type(&mut self) -> Option<u16> {
-        let (ether_type, network) = self.context.ether_type()?;
-        self.network = network;
-        Some(ether_type)
+        self.find_network()
     }
 
     #[inline(always)]
     fn available(&self) -> usize {
-        self.length - self.network
+        self.behind_network()
     }
 
     #[inline(always)]

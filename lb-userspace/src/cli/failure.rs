@@ -33,6 +33,12 @@ pub enum Failure {
     /// The agent could not be asked, or refused.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// No server goes by that name.
+    #[error("no server is named \"{server}\"; `lb status` lists them")]
+    NoServer {
+        /// As the user typed it.
+        server: String,
+    },
     /// Standard output could not be written to.
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
@@ -56,6 +62,7 @@ impl Failure {
             | Self::Runtime(_)
             | Self::Run(_)
             | Self::Ask(_)
+            | Self::NoServer { .. }
             | Self::Output(_) => REFUSED,
         }
     }

@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod explain;
 mod failure;
 mod flows;
 mod run;
@@ -50,6 +51,8 @@ enum Verb {
     Check(check::Arguments),
     /// Show services, their targets, and what the servers say of themselves
     Status(Connection),
+    /// Show why a server is UP or DOWN, and which services use it
+    Explain(explain::Arguments),
     /// Show the counters of the data path
     Stats(Connection),
     /// Show the connection table
@@ -82,6 +85,7 @@ impl Arguments {
             Verb::Run(arguments) => run::execute(arguments),
             Verb::Check(arguments) => check::execute(&arguments, out),
             Verb::Status(connection) => connection.show(path::STATUS, out, status::print),
+            Verb::Explain(arguments) => explain::execute(&arguments, out),
             Verb::Stats(connection) => connection.show(path::STATS, out, stats::print),
             Verb::Flows(arguments) => flows::execute(&arguments, out),
         }

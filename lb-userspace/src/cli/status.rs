@@ -86,25 +86,37 @@ fn print_pool(pool: &PoolStatus, out: &mut dyn Write) -> io::Result<()> {
         write!(out, ", problem: {}", problem.replace(char::is_control, "?"))?;
     }
     writeln!(out)?;
-    let mut table = Table::new(&[
-        ("SERVER", Align::Left),
-        ("ADDRESS", Align::Left),
-        ("STATE", Align::Left),
-        ("SINCE", Align::Right),
-        ("ROLE", Align::Left),
-        ("TERM", Align::Right),
-        ("CHECK", Align::Left),
-    ]);
+    // Columns that nobody has something for would only take room.
+    let lag = pool.servers.iter().any(|server| server.lag.is_some());
+    let agent = pool.servers.iter().any(|server| server.agent.is_some());
+    let columns = [
+        (true, ("SERVER", Align::Left)),
+        (true, ("ADDRESS", Align::Left)),
+        (true, ("STATE", Align::Left)),
+        (true, ("SINCE", Align::Right)),
+        (true, ("ROLE", Align::Left)),
+        (true, ("TERM", Align::Right)),
+        (lag, ("LAG", Align::Right)),
+        (agent, ("AGENT", Align::Left)),
+        (true, ("CHECK", Align::Left)),
+    ];
+    let shown = columns.iter().filter(|(shown, _)| *shown);
+    let mut table = Table::new(&shown.map(|(_, column)| *column).collect::<Vec<_>>());
     for server in &pool.servers {
-        table.row([
+        let cells = [
             server.name.to_string(),
             server.address.to_string(),
             server.state.to_string(),
             duration(server.since_ms),
             server.role.to_string(),
             or_dash(server.term),
+            // Too far for reads.
+            or_dash(server.lag) + if server.lagging { "!" } else { "" },
+            server.agent.clone().unwrap_or_else(|| "-".to_owned()),
             check(server),
-        ]);
+        ];
+        let cells = cells.into_iter().zip(&columns);
+        table.row(cells.filter_map(|(cell, (shown, _))| shown.then_some(cell)));
     }
     table.print(out)
 }

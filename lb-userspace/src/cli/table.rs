@@ -40,7 +40,8 @@ impl Table {
 
     /// Adds one row. What servers said is in it: control characters, which
     /// could command the terminal, become `?`.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells = cells.into_iter();
         let printable = cells.map(|cell| cell.replace(char::is_control, "?"));
         self.table.add_row(printable);
     }

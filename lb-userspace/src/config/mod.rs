@@ -7,12 +7,16 @@
 //! tables. This module never reads anything but the one file it is given; what
 //! the command line overrides is applied by `cli`.
 
+mod check;
+mod expect;
 mod file;
+mod health;
 mod name;
 mod policy;
 mod pool;
 mod problem;
 mod raw;
+mod role;
 pub mod room;
 mod rules;
 mod service;
@@ -26,6 +30,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use expect::{Answered, Condition, Expected, JsonTest, Pattern, Place};
+pub use health::{
+    AgentCheck, Breaker, Check, CheckKind, InitState, Method, Observe, Page, RoleCheck, RoleSource,
+    StatusRange,
+};
 pub use name::{NAME_LENGTH_MAX, PoolName, ServerName, ServiceName, well_formed};
 pub use policy::{Access, Algorithm, Mode, OnChange, OnDown, Rate, Refusal, Route, SourceLimits};
 pub use problem::{LoadError, Problem};
@@ -139,87 +148,10 @@ pub struct Pool {
     pub name: PoolName,
     /// How the servers are found to be UP or DOWN.
     pub check: Check,
-    /// How a server is asked for its role. `Some` only with an HTTP check.
+    /// How a server is asked for its role.
     pub role: Option<RoleCheck>,
     /// In the order of the file. Never empty; names and addresses are unique.
     pub servers: Vec<Server>,
-}
-
-/// How a server is found to be UP or DOWN.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// What is asked, and which answer is good.
-    pub kind: CheckKind,
-    /// The port of all of the pool's servers that do not name their own.
-    /// `None`: the port that the server serves on.
-    pub port: Option<u16>,
-    /// From the start of one probe to the start of the next. Default 1 s.
-    pub interval: Duration,
-    /// A probe without an answer by then has failed; never more than
-    /// `interval`, so that probes of one server do not overlap. Default: the
-    /// interval.
-    pub timeout: Duration,
-    /// Consecutive good answers that make a DOWN server UP. Default 2.
-    pub rise: u32,
-    /// Consecutive failures that make an UP server DOWN. Default 3.
-    pub fall: u32,
-}
-
-impl Check {
-    /// `interval` unless the file says otherwise.
-    pub const INTERVAL: Duration = Duration::from_secs(1);
-    /// `rise` unless the file says otherwise.
-    pub const RISE: u32 = 2;
-    /// `fall` unless the file says otherwise.
-    pub const FALL: u32 = 3;
-}
-
-/// What is asked of a server, and which answer is good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// The port accepts a connection.
-    Tcp,
-    /// The port answers an HTTP GET.
-    Http {
-        /// `None`: the pool's role paths are the check, and the server is UP
-        /// when one of them answers 200.
-        path: Option<String>,
-        /// The good answers to `path`. Default 200 to 299: a redirect says
-        /// nothing about the server's health.
-        expect_status: Vec<StatusRange>,
-    },
-}
-
-/// HTTP status codes from `first` to `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StatusRange {
-    /// At least 100.
-    pub first: u16,
-    /// At most 599, and not below `first`.
-    pub last: u16,
-}
-
-impl StatusRange {
-    /// 200 to 299.
-    pub const SUCCESS: Self = Self {
-        first: 200,
-        last: 299,
-    };
-
-    /// Whether `status` is one of these codes.
-    #[must_use]
-    pub const fn contains(self, status: u16) -> bool {
-        self.first <= status && status <= self.last
-    }
-}
-
-/// Paths on the check port that answer 200 while the server has the role.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoleCheck {
-    /// 200 while the server is the one that may write: `/primary`.
-    pub leader: String,
-    /// 200 while the server may serve reads: `/replica`.
-    pub replica: String,
 }
 
 /// One backend node.
@@ -231,6 +163,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// Where probes go.
     pub check_address: SocketAddr,
+    /// Where its agent is asked for weight and state. `None`: it has none.
+    pub agent_address: Option<SocketAddr>,
     /// Its share of new connections, relative to the others'. Default 1.
     pub weight: u32,
     /// Open connections at a time, for each service that uses the server.

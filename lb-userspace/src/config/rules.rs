@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use lb_common::service::{SLOTS_CAPACITY, ServiceId};
+use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 use toml::Spanned;
 
@@ -14,7 +14,7 @@ use super::pool::{ReadPool, RoleKey};
 use super::problem::{Problems, position, spelling};
 use super::service::ReadService;
 use super::value::family;
-use super::{Mode, PoolName, Route, Server, ServiceName, room};
+use super::{Mode, PoolName, Route, Server, ServiceName};
 
 /// The prefix rules of all services together.
 const RULES_MAX: usize = 1024;
@@ -159,7 +159,6 @@ impl Draft<'_> {
 
     fn check_capacity(&self, problems: &Problems) {
         let mut targets: u64 = 0;
-        let mut slots: u64 = 0;
         let mut rules = 0;
         for (index, service) in self.services().enumerate() {
             let pool = service.pool.as_ref().map(Spanned::get_ref);
@@ -167,15 +166,11 @@ impl Draft<'_> {
             let servers = pool.and_then(|name| pools?.get(name));
             let servers: &[Server] = servers.map_or(&[], |read| &read.pool.servers);
             targets += servers.len() as u64;
-            if let Some(route) = &service.route {
-                slots += room::reserved(*route.get_ref(), service.algorithm, servers);
-            }
             rules += service.rules.len();
             // Target 0 means none.
             let exceeded = [
                 ("services", index as u64 + 1, ServiceId::CAPACITY),
                 ("targets", targets, TargetId::CAPACITY - 1),
-                ("slots", slots, SLOTS_CAPACITY),
             ];
             let exceeded = exceeded
                 .into_iter()

@@ -43,6 +43,30 @@ pub(super) fn number(value: &DeValue<'_>, range: RangeInclusive<u32>) -> Result<
     }
 }
 
+/// A whole number within `range`, beyond 32 bits.
+pub(super) fn long_number(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let DeValue::Integer(integer) = value else {
+        return Err(format!("expected an integer, found {}", kind(value)));
+    };
+    match u64::from_str_radix(integer.as_str(), integer.radix()) {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => {
+            let (first, last) = (range.start(), range.end());
+            Err(format!(
+                "{integer} is out of range; write {first} to {last}"
+            ))
+        }
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn truth(value: &DeValue<'_>) -> Result<bool, String> {
+    match value {
+        DeValue::Boolean(truth) => Ok(*truth),
+        other => Err(format!("expected true or false, found {}", kind(other))),
+    }
+}
+
 /// A TCP port.
 pub(super) fn port(value: &DeValue<'_>) -> Result<u16, String> {
     let number = number(value, 1..=u32::from(u16::MAX))?;

@@ -23,11 +23,13 @@ pub enum Action {
         /// The server.
         server: ServerName,
     },
-    /// Probe the servers of a pool at another pace from now on. A pool starts
-    /// at [`Pace::Normal`].
+    /// Probe a server at another pace from now on. It starts at
+    /// [`Pace::Normal`].
     Pace {
-        /// The pool.
+        /// The server's pool.
         pool: PoolName,
+        /// The server.
+        server: ServerName,
         /// How often.
         pace: Pace,
     },
@@ -35,19 +37,22 @@ pub enum Action {
     Notice(Notice),
 }
 
-/// How often a pool's servers are probed.
+/// How often a server is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pace {
     /// Once every `interval`.
     Normal,
-    /// As often as makes sense: the pool should have a leader and has none.
+    /// Once every `fast_interval`: it is between UP and DOWN, or its pool should
+    /// have a leader and has none.
     Fast,
+    /// Once every `down_interval`: it is DOWN.
+    Down,
 }
 
 /// A change that an operator would want to see, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A server became UP or DOWN.
+    /// A server has another state.
     Server {
         /// The server's pool.
         pool: PoolName,
@@ -55,9 +60,9 @@ pub enum Notice {
         server: ServerName,
         /// What it is now.
         state: ServerState,
-        /// The code of the check that decided: `L4CON`.
+        /// The code of the check that decided: `L4CON`. Empty: no check did.
         code: &'static str,
-        /// What else the check found.
+        /// What else it found, or who else decided.
         detail: String,
     },
     /// A pool has another leader, or none any more.
@@ -118,11 +123,12 @@ impl fmt::Display for Notice {
                 code,
                 detail,
             } => {
-                write!(out, "server {pool}/{server} is {state}: {code}")?;
-                if detail.is_empty() {
-                    Ok(())
-                } else {
-                    write!(out, " {detail}")
+                write!(out, "server {pool}/{server} is {state}")?;
+                let words = [*code, detail].into_iter().filter(|word| !word.is_empty());
+                let words: Vec<&str> = words.collect();
+                match &words[..] {
+                    [] => Ok(()),
+                    words => write!(out, ": {}", words.join(" ")),
                 }
             }
             Self::Leader {

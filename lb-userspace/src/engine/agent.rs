@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 
 use crate::api::ServiceState;
@@ -19,12 +20,11 @@ use crate::config::{
 use crate::engine::action::{Action, Notice};
 use crate::engine::departures::{Departures, Fate};
 use crate::engine::desired::{self, Demand, NoRoom, Reachable};
-use crate::engine::event::{Event, NextHop, Role};
-use crate::engine::health::Phase;
+use crate::engine::event::{BackendFailure, Event, NextHop, Role};
 use crate::engine::installed::{Installed, Settings, TargetEntry};
 use crate::engine::plan::{Op, plan};
 use crate::engine::pool::{GRACE, Pool};
-use crate::engine::route;
+use crate::engine::route::{self, Standing, Usability};
 
 /// Decides what the balancer does.
 #[derive(Clone, Debug)]
@@ -38,6 +38,10 @@ pub struct Agent {
     pub(super) serving: BTreeMap<SocketAddr, BTreeSet<TargetId>>,
     routes: BTreeMap<IpAddr, NextHop>,
     listeners: BTreeMap<SocketAddr, ServiceName>,
+    /// Where the installed services listen.
+    places: BTreeMap<ServiceId, SocketAddr>,
+    /// Whether something happened that the tables may depend on.
+    stale: bool,
     demands: Option<Vec<Demand>>,
     left_out: Vec<NoRoom>,
     ticked: Instant,
@@ -68,6 +72,8 @@ impl Agent {
             routes: routes.collect(),
             departures: Departures::default(),
             serving: BTreeMap::new(),
+            places: BTreeMap::new(),
+            stale: true,
             demands: None,
             left_out: Vec::new(),
             started: now,
@@ -76,6 +82,7 @@ impl Agent {
             config,
             installed,
         };
+        agent.note_places();
         agent.adopt();
         let mut actions = Vec::new();
         for pool in agent.pools.values_mut() {
@@ -88,30 +95,71 @@ impl Agent {
     /// Takes in one event, and says what to do about it.
     #[must_use]
     pub fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
-        let actions = match event {
+        self.handle_all(now, [event])
+    }
+
+    /// Takes in what happened since the last call, in its order, and says what
+    /// to do about all of it: one plan, where the tables are to change.
+    #[must_use]
+    pub fn handle_all(
+        &mut self,
+        now: Instant,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Vec<Action> {
+        let events = events.into_iter();
+        let actions = events.flat_map(|event| self.take_in(now, event)).collect();
+        self.conclude(now, actions)
+    }
+
+    fn take_in(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        match event {
             Event::Checked {
                 pool,
                 server,
                 report,
-            } => {
-                let pool = self.pools.get_mut(&pool);
-                pool.map_or(Vec::new(), |pool| pool.report(now, &server, report))
-            }
+            } => self.in_pool(&pool, |pool| pool.report(now, &server, report)),
             Event::Resolved { server, route } => {
+                self.stale |= self.routes.get(&server) != route.as_ref();
                 match route {
                     Some(route) => self.routes.insert(server, route),
                     None => self.routes.remove(&server),
                 };
                 Vec::new()
             }
-            Event::BackendRefused { id } => self.suspect(id),
+            Event::Watched {
+                pool,
+                server,
+                report,
+            } => self.in_pool(&pool, |pool| pool.watched(now, &server, report)),
+            Event::Advised {
+                pool,
+                server,
+                report,
+            } => self.in_pool(&pool, |pool| pool.advised(now, &server, report)),
+            Event::BackendFailed { id, failure } => self.fail(now, id, failure),
             Event::Swept { open } => {
+                self.stale = true;
                 self.departures.swept(&open);
                 Vec::new()
             }
             Event::Tick => self.expire(now),
+        }
+    }
+
+    /// Does something with a pool, and notes whether its servers stand
+    /// otherwise then.
+    fn in_pool(
+        &mut self,
+        name: &PoolName,
+        change: impl FnOnce(&mut Pool) -> Vec<Action>,
+    ) -> Vec<Action> {
+        let Some(pool) = self.pools.get_mut(name) else {
+            return Vec::new();
         };
-        self.conclude(now, actions)
+        let before = (pool.standings(), pool.advised_sizes());
+        let actions = change(pool);
+        self.stale |= (pool.standings(), pool.advised_sizes()) != before;
+        actions
     }
 
     /// What the kernel's tables hold, or will as soon as every plan that was
@@ -130,6 +178,13 @@ impl Agent {
         let mut members = pool.members.iter();
         let member = members.find(|member| member.server.address == target.server)?;
         Some((&service.name, &member.server.name))
+    }
+
+    fn note_places(&mut self) {
+        let services = self.installed.services.iter();
+        self.places = services
+            .map(|(&listen, entry)| (entry.id, listen))
+            .collect();
     }
 
     /// Believes the tables that were installed before us.
@@ -168,23 +223,32 @@ impl Agent {
         }
         self.ticked = now;
         let resumed = self.resumed;
-        let pools = self.pools.values_mut();
-        pools.flat_map(|pool| pool.expire(now, resumed)).collect()
+        let names: Vec<PoolName> = self.pools.keys().cloned().collect();
+        let pools = names.iter();
+        pools
+            .flat_map(|name| self.in_pool(name, |pool| pool.expire(now, resumed)))
+            .collect()
     }
 
-    fn suspect(&mut self, id: TargetId) -> Vec<Action> {
+    fn fail(&mut self, now: Instant, id: TargetId, failure: BackendFailure) -> Vec<Action> {
         let Some(target) = self.installed.targets.get(&id).copied() else {
             return Vec::new();
         };
         let pool = self.owner(&target).map(|(service, _)| service.pool.clone());
-        let pool = pool.and_then(|pool| self.pools.get_mut(&pool));
-        pool.map_or(Vec::new(), |pool| pool.suspect(target.server))
+        pool.map_or(Vec::new(), |pool| {
+            self.in_pool(&pool, |pool| pool.failed(now, target.server, failure))
+        })
     }
 
     /// Puts the way to the tables that we want by now in front of `actions`:
     /// packets come first.
     fn conclude(&mut self, now: Instant, mut actions: Vec<Action>) -> Vec<Action> {
+        if !self.stale && !self.departures.are_due(now) {
+            return actions;
+        }
         let desired = self.draft(&mut actions);
+        // A service that found no room may find the place of one that is gone.
+        self.stale = self.left_out.iter().any(|(_, server)| server.is_none());
         let cuts = self.cuts(now);
         let ops = match &desired {
             Some(desired) => plan(&self.installed, desired, &cuts),
@@ -198,6 +262,7 @@ impl Agent {
             self.installed.apply(op);
         }
         if !ops.is_empty() {
+            self.note_places();
             actions.insert(0, Action::Apply(ops));
         }
         actions
@@ -208,7 +273,8 @@ impl Agent {
     fn draft(&mut self, actions: &mut Vec<Action>) -> Option<Installed> {
         let demands = self.demands();
         let retired = self.retired();
-        if self.demands.as_ref() == Some(&demands) && retired.is_empty() {
+        let complete = self.left_out.iter().all(|(_, server)| server.is_some());
+        if self.demands.as_ref() == Some(&demands) && retired.is_empty() && complete {
             return None;
         }
         let (desired, left_out) = desired::tables(&self.installed, &demands, &retired);
@@ -246,12 +312,15 @@ impl Agent {
         standings.retain(|one| self.routes.contains_key(&one.server.ip()));
         let usable = route::choose(service.route, &standings);
         let servers = &self.config.pools.get(&service.pool)?.servers;
-        let reachable = servers.iter().filter_map(|server| {
+        let grain = room::grain(servers);
+        let reachable = pool.members.iter().filter_map(|member| {
+            let (server, advice) = (&member.server, &member.advice);
             Some(Reachable {
                 server: server.address,
                 way: *self.routes.get(&server.address.ip())?,
-                weight: server.weight,
-                max_connections: server.max_connections,
+                // Never 0, which only who is unusable would have.
+                weight: (server.weight * grain * advice.percent / 100).max(1),
+                max_connections: advice.max_connections.unwrap_or(server.max_connections),
                 usable: usable.contains(&server.address),
             })
         });
@@ -296,6 +365,16 @@ impl Agent {
         let Some(standing) = standings.iter().find(|one| one.server == target.server) else {
             return Fate::Drain;
         };
+        // Those that it has are none of those that failed.
+        let calm = standings.iter().map(|one| Standing {
+            tripped: false,
+            ..*one
+        });
+        let calm: Vec<Standing> = calm.collect();
+        if route::choose(service.route, &calm).contains(&target.server) {
+            // Only the way to it is lost, and may come back.
+            return Fate::Keep;
+        }
         let changed = match service.on_change {
             OnChange::Reset => Fate::Cut,
             OnChange::Drain => Fate::Drain,
@@ -306,36 +385,34 @@ impl Agent {
             OnDown::Drain => Fate::Drain,
             OnDown::Keep => Fate::Keep,
         };
-        if route::choose(service.route, &standings).contains(&target.server) {
-            // Only the way to it is lost, and may come back.
-            return Fate::Keep;
-        }
-        match (service.route, standing.phase) {
+        let deposed = service.route == Route::Leader && standing.role != Role::Leader;
+        match standing.usability {
             // Whatever else it is, it is the leader no more.
-            (Route::Leader, Phase::Down { .. }) => changed.max(down),
-            (Route::Leader, Phase::Unchecked | Phase::Up { .. }) => changed,
-            (_, Phase::Down { .. }) => down,
-            (_, Phase::Up { .. }) => changed,
-            (_, Phase::Unchecked) => Fate::Keep,
+            Usability::Down if deposed => changed.max(down),
+            _ if deposed => changed,
+            Usability::Down => down,
+            Usability::Leaving => Fate::Drain,
+            Usability::Unchecked | Usability::Resting => Fate::Keep,
+            Usability::Up => changed,
         }
     }
 
     /// Targets that the configuration no longer has and no flow holds.
     fn retired(&self) -> BTreeSet<TargetId> {
-        let serving = |id| self.serving.values().any(|serving| serving.contains(id));
-        let targets = self.installed.targets.keys();
-        targets
-            .filter(|id| {
-                self.departures.is_over(**id) && !serving(id) && self.names(**id).is_none()
-            })
-            .copied()
-            .collect()
+        let targets = self.installed.targets.keys().copied();
+        let over = targets.filter(|&id| self.departures.is_over(id) && self.names(id).is_none());
+        let mut over: BTreeSet<TargetId> = over.collect();
+        if !over.is_empty() {
+            self.serving.values().flatten().for_each(|id| {
+                over.remove(id);
+            });
+        }
+        over
     }
 
     /// The service that a target belongs to, and that service's pool.
     pub(super) fn owner(&self, target: &TargetEntry) -> Option<(&Service, &Pool)> {
-        let mut services = self.installed.services.iter();
-        let (listen, _) = services.find(|(_, service)| service.id == target.service)?;
+        let listen = self.places.get(&target.service)?;
         let service = self.config.services.get(self.listeners.get(listen)?)?;
         Some((service, self.pools.get(&service.pool)?))
     }

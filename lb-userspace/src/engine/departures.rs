@@ -90,6 +90,13 @@ impl Departures {
         cuts
     }
 
+    /// Whether time alone asks for a cut now.
+    #[must_use]
+    pub fn are_due(&self, now: Instant) -> bool {
+        let mut trails = self.trails.values();
+        trails.any(|trail| trail.drained_at.is_some_and(|at| at <= now))
+    }
+
     /// Takes in what a sweep found.
     pub fn swept(&mut self, open: &BTreeMap<TargetId, u64>) {
         for (id, trail) in &mut self.trails {

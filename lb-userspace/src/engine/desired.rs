@@ -5,6 +5,7 @@
 //! installed already decides nothing but ids and places: those never move
 //! without need.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 
-use crate::config::{Access, Mode, Route};
+use crate::config::{Access, Mode, Route, room};
 use crate::engine::event::NextHop;
 use crate::engine::ids::Ids;
 use crate::engine::installed::{Installed, ServiceEntry, Settings, TargetEntry};
@@ -77,7 +78,10 @@ pub fn tables(
         .filter(|demand| demand.route != Route::Leader);
     let halves: BTreeMap<SocketAddr, u32> =
         halves.map(|demand| (demand.listen, demand.half)).collect();
-    let mut space = Space::of(installed, |listen| halves.get(&listen).copied());
+    let reserved = demands.iter();
+    let reserved = reserved.map(|demand| room::reserved(demand.route, demand.half));
+    let capacity = room::capacity(reserved);
+    let mut space = Space::of(installed, capacity, |listen| halves.get(&listen).copied());
     let mut ids = Ids::of(installed);
     let mut fills = Fills::default();
     let mut left_out = Vec::new();
@@ -184,23 +188,18 @@ fn table(installed: &Installed, fills: &mut Fills, demand: &Demand, members: &[M
         let members = Vec::new();
         return Table { slots, members };
     }
-    let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
     let hashes = demand.settings.algorithm.hashes();
-    let shares = match hashes {
-        true => maglev::shares(&weights),
-        false => sequence::shares(&weights),
-    };
+    let fill = fills.of(hashes, members);
     let now = installed.services.get(&demand.listen);
     let same_kind = now.is_some_and(|now| now.settings.algorithm.hashes() == hashes);
     let slots = installed.slots_of(demand.listen);
     let fits = same_kind
         && installed.members_of(demand.listen) == ids
-        && counts(slots, &ids).as_ref() == Some(&shares);
+        && counts(slots, &ids).as_ref() == Some(&fill.shares);
     let slots = if fits {
         slots.to_vec()
     } else {
-        let turns = fills.of(hashes, members);
-        turns.iter().map(|&member| ids[member]).collect()
+        fill.turns().iter().map(|&member| ids[member]).collect()
     };
     Table {
         slots,
@@ -212,26 +211,54 @@ fn table(installed: &Installed, fills: &mut Fills, demand: &Demand, members: &[M
 /// and weights.
 type Recipe = (bool, Vec<(SocketAddr, u32)>);
 
-/// Tables by the numbers of their members, as far as they were computed: the
-/// services of one pool have the same.
+/// A table by the numbers of its members.
+struct Fill {
+    recipe: Recipe,
+    shares: Vec<u32>,
+    turns: OnceCell<Vec<usize>>,
+}
+
+impl Fill {
+    fn new(recipe: Recipe) -> Self {
+        let (hashes, members) = &recipe;
+        let weights: Vec<u32> = members.iter().map(|&(_, weight)| weight).collect();
+        let shares = match hashes {
+            true => maglev::shares(&weights),
+            false => sequence::shares(&weights),
+        };
+        Self {
+            recipe,
+            shares,
+            turns: OnceCell::new(),
+        }
+    }
+
+    /// The member of each slot. Takes time when it is asked for first.
+    fn turns(&self) -> &[usize] {
+        self.turns.get_or_init(|| {
+            let (hashes, members) = &self.recipe;
+            let members = members.iter();
+            if *hashes {
+                let keyed = members.map(|&(server, weight)| (server.to_string(), weight));
+                maglev::fill(&keyed.collect::<Vec<_>>())
+            } else {
+                sequence::fill(&members.map(|&(_, weight)| weight).collect::<Vec<_>>())
+            }
+        })
+    }
+}
+
+/// Tables as far as they were asked for: the services of one pool have the
+/// same.
 #[derive(Default)]
-struct Fills(BTreeMap<Recipe, Vec<usize>>);
+struct Fills(BTreeMap<Recipe, Fill>);
 
 impl Fills {
-    fn of(&mut self, hashes: bool, members: &[Member]) -> &[usize] {
+    fn of(&mut self, hashes: bool, members: &[Member]) -> &Fill {
         let members = members.iter().map(|member| (member.server, member.weight));
-        let members: Vec<(SocketAddr, u32)> = members.collect();
-        self.0
-            .entry((hashes, members))
-            .or_insert_with_key(|(_, members)| {
-                let members = members.iter();
-                if hashes {
-                    let keyed = members.map(|&(server, weight)| (server.to_string(), weight));
-                    maglev::fill(&keyed.collect::<Vec<_>>())
-                } else {
-                    sequence::fill(&members.map(|&(_, weight)| weight).collect::<Vec<_>>())
-                }
-            })
+        let recipe: Recipe = (hashes, members.collect());
+        let fill = self.0.entry(recipe);
+        fill.or_insert_with_key(|recipe| Fill::new(recipe.clone()))
     }
 }
 

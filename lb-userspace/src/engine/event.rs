@@ -12,6 +12,7 @@ use lb_common::target::{Hop, TargetId};
 
 pub use crate::api::Role;
 use crate::config::{PoolName, ServerName};
+pub use crate::engine::advice::AgentReport;
 use crate::engine::health::Evidence;
 
 /// Something that happened.
@@ -34,10 +35,30 @@ pub enum Event {
         /// The way there.
         route: Option<NextHop>,
     },
-    /// A server answered a client's SYN with a RST, as the kernel saw it.
-    BackendRefused {
+    /// A server told by itself what it is, or does so no longer.
+    Watched {
+        /// The server's pool.
+        pool: PoolName,
+        /// The server.
+        server: ServerName,
+        /// What was heard.
+        report: WatchReport,
+    },
+    /// The agent beside a server answered, or did not: the reason.
+    Advised {
+        /// The server's pool.
+        pool: PoolName,
+        /// The server.
+        server: ServerName,
+        /// What it said.
+        report: Result<AgentReport, String>,
+    },
+    /// A client's connection to a server failed, as the kernel saw it.
+    BackendFailed {
         /// The target whose server it was.
         id: TargetId,
+        /// How.
+        failure: BackendFailure,
     },
     /// A walk over all connections ended.
     Swept {
@@ -47,6 +68,24 @@ pub enum Event {
     },
     /// Time passed. Due every [`TICK`](crate::engine::TICK).
     Tick,
+}
+
+/// How a client's connection to a server failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendFailure {
+    /// The server answered the SYN with a RST.
+    Refused,
+    /// The client sent its SYN again, and the server had not answered.
+    Unanswered,
+}
+
+/// What was heard on a server's watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchReport {
+    /// A line: what the server says of itself now.
+    Line(RoleClaim),
+    /// There is none any more, or never was: the reason.
+    Lost(String),
 }
 
 /// How packets reach a server.
@@ -91,9 +130,11 @@ pub enum Outcome {
     ConnectTimeout,
     /// The answer has a status that was not expected.
     Status,
+    /// The answer does not say what it has to say.
+    Content,
     /// No complete answer came in time.
     AnswerTimeout,
-    /// What came is no HTTP answer, or no whole one.
+    /// What came is no answer of its protocol, or no whole one.
     Garbage,
 }
 
@@ -106,6 +147,7 @@ impl Outcome {
         Self::Unconnected,
         Self::ConnectTimeout,
         Self::Status,
+        Self::Content,
         Self::AnswerTimeout,
         Self::Garbage,
     ];
@@ -120,7 +162,7 @@ impl Outcome {
             Self::ConnectTimeout => "L4TOUT",
             Self::Status => "L7STS",
             Self::AnswerTimeout => "L7TOUT",
-            Self::Garbage => "L7RSP",
+            Self::Content | Self::Garbage => "L7RSP",
         }
     }
 
@@ -143,6 +185,7 @@ impl Outcome {
             Self::Unconnected
             | Self::ConnectTimeout
             | Self::Status
+            | Self::Content
             | Self::AnswerTimeout
             | Self::Garbage => Evidence::Failed,
         }
@@ -150,9 +193,10 @@ impl Outcome {
 }
 
 /// What a server says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoleClaim {
-    /// By which of the role paths answered 200; `Unknown`: neither.
+    /// By which of the role paths answered 200, or whose condition the answer
+    /// meets; `Unknown`: neither.
     pub role: Role,
     /// The term that the server is in, where it tells.
     pub term: Option<u64>,
@@ -160,4 +204,7 @@ pub struct RoleClaim {
     pub leader: Option<String>,
     /// Its own node id, where it tells.
     pub node: Option<String>,
+    /// How far behind the leader it is, where it tells: in entries, bytes or
+    /// seconds, as servers count.
+    pub lag: Option<u64>,
 }

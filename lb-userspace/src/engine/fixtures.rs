@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lb_common::target::Hop;
 
-use super::{CheckReport, Event, NextHop, Outcome, Role, RoleClaim};
+use super::{CheckReport, Event, NextHop, Outcome, Role, RoleClaim, WatchReport};
 use crate::config::{
     Algorithm, Check, CheckKind, Config, Hook, Limits, Mode, OnChange, OnDown, Pool, Refusal,
     RoleCheck, Route, Server, Service, Snat, SourceLimits, Timeouts,
@@ -31,26 +31,23 @@ pub fn pool() -> Pool {
         name: format!("n{number}").into(),
         address: server(number),
         check_address: SocketAddr::new(server(number).ip(), 10_001),
+        agent_address: None,
         weight: Server::WEIGHT,
         max_connections: None,
     };
     Pool {
         name: "kv".into(),
         check: Check {
-            kind: CheckKind::Http {
-                path: None,
-                expect_status: vec![],
-            },
             port: Some(10_001),
             interval: INTERVAL,
+            fast_interval: INTERVAL,
+            down_interval: INTERVAL,
             timeout: INTERVAL,
             rise: 2,
             fall: 3,
+            ..Check::with_defaults(CheckKind::get(None))
         },
-        role: Some(RoleCheck {
-            leader: "/primary".into(),
-            replica: "/replica".into(),
-        }),
+        role: Some(RoleCheck::by_paths("/primary", "/replica")),
         servers: (1..=3).map(server).collect(),
     }
 }
@@ -148,8 +145,7 @@ pub fn report(says: Says) -> CheckReport {
         Some(RoleClaim {
             role,
             term,
-            leader: None,
-            node: None,
+            ..RoleClaim::default()
         })
     };
     let (outcome, role) = match says {
@@ -173,6 +169,19 @@ pub fn checked(number: u8, says: Says) -> Event {
         pool: "kv".into(),
         server: format!("n{number}").as_str().into(),
         report: report(says),
+    }
+}
+
+/// Server `number` tells by itself.
+pub fn line(number: u8, says: Says) -> Event {
+    let report = match report(says).role {
+        Some(said) => WatchReport::Line(said),
+        None => WatchReport::Lost("silent".to_owned()),
+    };
+    Event::Watched {
+        pool: "kv".into(),
+        server: format!("n{number}").as_str().into(),
+        report,
     }
 }
 

@@ -8,17 +8,22 @@
 //! - `event`: what was observed
 //! - `health`: UP or DOWN, by consecutive checks
 //! - `roles`: who is the leader, by terms; one writer, fail closed
-//! - `pool`: both together, for the servers of one pool
+//! - `advice`: what the agent beside a server says; `circuit`: what clients'
+//!   connections tell
+//! - `member`: all of that for one server; `pool`: for the servers of a pool
 //! - `route`: which servers a service may use
 //! - `desired`: what the tables should hold (`maglev` and `sequence` fill the
 //!   big ones, `space` finds room for them)
 //! - `departures`: whose connections are cut, and when
 //! - `plan`: the steps from the tables that are `installed` to those
 //! - `action`: what the shell is to do
-//! - `agent`: ties them together; `status`: what it believes, for the API
+//! - `agent`: ties them together; `status`: what it believes, for the API;
+//!   `why`: the same in sentences
 
 pub mod action;
+pub mod advice;
 pub mod agent;
+mod circuit;
 mod departures;
 mod desired;
 pub mod event;
@@ -28,8 +33,11 @@ mod health;
 mod ids;
 mod installed;
 mod maglev;
+mod member;
 pub mod plan;
 mod pool;
+#[cfg(test)]
+mod reordering;
 mod roles;
 mod route;
 #[cfg(test)]
@@ -39,12 +47,16 @@ mod sequence;
 mod simulation;
 mod space;
 mod status;
+mod why;
 
 use std::time::Duration;
 
 pub use action::{Action, Notice, Pace};
+pub use advice::{Admin, AgentReport, Operating};
 pub use agent::Agent;
-pub use event::{CheckReport, Event, NextHop, Outcome, Role, RoleClaim};
+pub use event::{
+    BackendFailure, CheckReport, Event, NextHop, Outcome, Role, RoleClaim, WatchReport,
+};
 pub use installed::{Installed, ServiceEntry, Settings, TargetEntry};
 pub use plan::Op;
 

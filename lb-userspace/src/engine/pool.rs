@@ -1,46 +1,28 @@
 //! The servers of one pool: their health, their claims, and who leads them.
 //!
-//! Where `health` and `roles` meet. A pool takes in reports and the passing of
-//! time, and settles after each: the leader it grants, the problem it sees,
-//! which servers to ask again at once. It knows no services and no tables.
+//! Where `health` and `roles` meet. A pool takes in what is observed
+//! (`pool::observed`) and the passing of time, and settles after each: the
+//! leader it grants, the problem it sees, which servers to ask again at once.
+//! It knows no services and no tables.
+
+mod observed;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::api::ServerState;
-use crate::config::{self, PoolName, Server, ServerName};
-use crate::engine::action::{Action, Notice, Pace};
-use crate::engine::event::{CheckReport, Outcome, Role, RoleClaim};
-use crate::engine::health::{Evidence, Phase, Thresholds};
+use crate::config::{self, Breaker, Observe, PoolName, Server, ServerName};
+use crate::engine::action::{Action, Notice};
+use crate::engine::advice::Operating;
+use crate::engine::event::{CheckReport, Outcome, Role};
+use crate::engine::health::{Phase, Thresholds};
+use crate::engine::member::Member;
 use crate::engine::roles::{Candidate, Claim, Fence, Ruling};
 use crate::engine::route::Standing;
 
 /// How much longer than `interval` and `timeout` together a report may take
 /// before the server counts as failed: the shell's own delays.
 pub const GRACE: Duration = Duration::from_millis(500);
-
-/// One server of the pool.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// As configured.
-    pub server: Server,
-    /// By its checks.
-    pub phase: Phase,
-    /// Since when it is UP, or not.
-    pub since: Instant,
-    /// What the server last said of itself.
-    pub said: Option<RoleClaim>,
-    /// Its last check, and when that ended.
-    pub check: Option<(CheckReport, Instant)>,
-    claim: Claim,
-    /// The node id that it goes by in its cluster.
-    node: Option<String>,
-    /// When knowledge about it was last fresh.
-    fresh: Instant,
-    /// An immediate check was asked for and has not been reported yet.
-    asked: bool,
-}
 
 /// The servers of one pool.
 #[derive(Clone, Debug)]
@@ -56,25 +38,18 @@ pub struct Pool {
     fence: Fence,
     leader: Option<(usize, Option<u64>)>,
     problem: Option<String>,
-    pace: Pace,
+    /// The lag from which on a replica is not read from.
+    max_lag: Option<u64>,
+    observe: Observe,
+    breaker: Breaker,
 }
 
 impl Pool {
     /// The pool before its first report.
     #[must_use]
     pub fn new(pool: &config::Pool, now: Instant) -> Self {
-        let member = |server: &Server| Member {
-            server: server.clone(),
-            phase: Phase::Unchecked,
-            since: now,
-            said: None,
-            check: None,
-            claim: Claim::Unknown,
-            node: None,
-            fresh: now,
-            asked: false,
-        };
         let check = &pool.check;
+        let member = |server: &Server| Member::new(server, check, now);
         Self {
             name: pool.name.clone(),
             members: pool.servers.iter().map(member).collect(),
@@ -83,11 +58,13 @@ impl Pool {
                 fall: check.fall,
             },
             has_roles: pool.role.is_some(),
-            lifetime: check.interval + check.timeout + GRACE,
+            lifetime: check.longest_interval() + check.timeout + GRACE,
             fence: Fence::default(),
             leader: None,
             problem: None,
-            pace: Pace::Normal,
+            max_lag: pool.role.as_ref().and_then(|role| role.max_lag),
+            observe: check.observe,
+            breaker: check.breaker,
         }
     }
 
@@ -113,6 +90,24 @@ impl Pool {
             .map(|(server, term)| (&self.members[server], term))
     }
 
+    /// Good checks in a row that make a DOWN server UP.
+    #[must_use]
+    pub const fn rise(&self) -> u32 {
+        self.thresholds.rise
+    }
+
+    /// Failures in a row that make an UP server DOWN.
+    #[must_use]
+    pub const fn fall(&self) -> u32 {
+        self.thresholds.fall
+    }
+
+    /// Failed connections of clients that open a server's circuit.
+    #[must_use]
+    pub const fn error_limit(&self) -> u32 {
+        self.breaker.error_limit
+    }
+
     /// Why there is no leader, or what else is wrong.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
@@ -133,49 +128,34 @@ impl Pool {
         members
             .map(|(index, member)| Standing {
                 server: member.server.address,
-                phase: member.phase,
+                usability: member.usability(),
                 role: match member.claim {
                     _ if leader == Some(index) => Role::Leader,
                     Claim::Replica { .. } => Role::Replica,
                     Claim::Adopted | Claim::Leader { .. } | Claim::Unknown => Role::Unknown,
                 },
+                lagging: leader != Some(index) && self.is_lagging(member),
+                tripped: member.circuit.is_tripped(),
             })
             .collect()
     }
 
-    /// Takes in what a check found.
-    pub fn report(&mut self, now: Instant, name: &ServerName, report: CheckReport) -> Vec<Action> {
-        let Some(index) = self
-            .members
-            .iter()
-            .position(|member| member.server.name == *name)
-        else {
-            return Vec::new();
-        };
-        let mut actions = Vec::new();
-        let evidence = report.outcome.evidence();
-        let member = &mut self.members[index];
-        member.fresh = now;
-        member.asked = false;
-        if let Some(node) = report.role.as_ref().and_then(|role| role.node.as_ref()) {
-            member.node = Some(node.clone());
-        }
-        let (claim, heard) = believed(member.claim, evidence, report.role.as_ref());
-        member.claim = claim;
-        self.fence.hear(heard);
-        let hint = self.hint(index, report.role.as_ref());
-        let member = &mut self.members[index];
-        member.said = report.role.clone();
-        member.check = Some((report, now));
-        let phase = member.phase.after(evidence, self.thresholds);
-        self.enter(now, index, phase, &mut actions);
-        self.settle(now, Some(index), &mut actions);
-        for server in hint {
-            if self.leader.is_none_or(|(leader, _)| leader != server) {
-                self.ask(server, &mut actions);
-            }
-        }
-        actions
+    /// What the servers' agents make of their sizes: percent of the weight, and
+    /// the limit of open connections in place of the server's own.
+    #[must_use]
+    pub fn advised_sizes(&self) -> Vec<(u32, Option<Option<u32>>)> {
+        let advised = self.members.iter().map(|member| &member.advice);
+        advised
+            .map(|advice| (advice.percent, advice.max_connections))
+            .collect()
+    }
+
+    /// Whether a server that follows is too far behind to be read from, or
+    /// does not tell.
+    #[must_use]
+    pub fn is_lagging(&self, member: &Member) -> bool {
+        self.max_lag
+            .is_some_and(|max| member.lag.is_none_or(|lag| lag > max))
     }
 
     /// Lets knowledge expire: a server that no probe has reported on for too
@@ -186,7 +166,7 @@ impl Pool {
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
             let silent = now.saturating_duration_since(member.fresh.max(resumed));
-            if silent <= self.lifetime || member.phase == Phase::DOWN {
+            if silent <= self.lifetime || (member.phase == Phase::DOWN && !member.is_unheard()) {
                 continue;
             }
             member.said = None;
@@ -203,22 +183,16 @@ impl Pool {
         actions
     }
 
-    /// Asks for an immediate check of the server at `address`.
-    pub fn suspect(&mut self, address: SocketAddr) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let mut members = self.members.iter();
-        if let Some(index) = members.position(|member| member.server.address == address) {
-            self.ask(index, &mut actions);
-        }
-        actions
-    }
-
     /// Rules on the leadership after anything that may have changed it.
     /// `reporter` has just been checked, and need not be asked again.
     pub fn settle(&mut self, now: Instant, reporter: Option<usize>, actions: &mut Vec<Action>) {
-        if !self.has_roles {
-            return;
+        if self.has_roles {
+            self.rule(now, reporter, actions);
         }
+        self.set_paces(actions);
+    }
+
+    fn rule(&mut self, now: Instant, reporter: Option<usize>, actions: &mut Vec<Action>) {
         let ruling = self.fence.rule(&self.candidates());
         let before = self.leader;
         self.leader = match ruling {
@@ -314,20 +288,8 @@ impl Pool {
         }
     }
 
-    /// Tells of a change of the leader, and sets the pace that it asks for.
+    /// Tells of a change of the leader.
     fn announce(&mut self, before: Option<(usize, Option<u64>)>, actions: &mut Vec<Action>) {
-        let pace = if self.leader.is_some() {
-            Pace::Normal
-        } else {
-            Pace::Fast
-        };
-        if self.pace != pace {
-            self.pace = pace;
-            actions.push(Action::Pace {
-                pool: self.name.clone(),
-                pace,
-            });
-        }
         let same = match (before, self.leader) {
             // The term of an adopted leader becomes known: no news.
             (Some((old, None)), Some((new, _))) => old == new,
@@ -389,29 +351,54 @@ impl Pool {
     /// Puts a server into a phase, and tells where that changes its state.
     fn enter(&mut self, now: Instant, index: usize, phase: Phase, actions: &mut Vec<Action>) {
         let member = &mut self.members[index];
-        let before = std::mem::replace(&mut member.phase, phase);
+        member.phase = phase;
         if phase == Phase::DOWN {
             member.claim = Claim::Unknown;
         }
-        if before.is_up() == phase.is_up() && before != Phase::Unchecked {
+        self.tell(now, index, actions);
+    }
+
+    /// Tells of a server's state where it is another one.
+    fn tell(&mut self, now: Instant, index: usize, actions: &mut Vec<Action>) {
+        let member = &mut self.members[index];
+        let state = member.state();
+        if member.told == Some(state) {
             return;
         }
+        member.told = Some(state);
         member.since = now;
-        let (code, detail) = match &member.check {
-            Some((report, _)) => (report.outcome.code(), report.detail.clone()),
-            None => ("", String::new()),
+        let (code, detail) = match (&member.check, &member.advice.operating) {
+            (_, Operating::Down(why)) => ("", format!("its agent says {why}")),
+            _ if member.circuit.is_tripped() => {
+                ("", "too many of its clients' connections failed".to_owned())
+            }
+            (Some((report, _)), Operating::Up) => (report.outcome.code(), report.detail.clone()),
+            (None, Operating::Up) => ("", String::new()),
         };
         actions.push(Action::Notice(Notice::Server {
             pool: self.name.clone(),
             server: member.server.name.clone(),
-            state: if phase.is_up() {
-                ServerState::Up
-            } else {
-                ServerState::Down
-            },
+            state,
             code,
             detail,
         }));
+    }
+
+    /// Has each server probed as often as makes sense now.
+    fn set_paces(&mut self, actions: &mut Vec<Action>) {
+        let has_leader = !self.has_roles || self.leader.is_some();
+        for member in &mut self.members {
+            let pace = member.pace_in(has_leader);
+            if std::mem::replace(&mut member.pace, pace) != pace {
+                let (pool, server) = (self.name.clone(), member.server.name.clone());
+                actions.push(Action::Pace { pool, server, pace });
+            }
+        }
+    }
+
+    fn index_of(&self, name: &ServerName) -> Option<usize> {
+        let mut members = self.members.iter();
+        members.position(|member| member.server.name == *name)
     }
 
     fn ask(&mut self, index: usize, actions: &mut Vec<Action>) {
@@ -420,60 +407,5 @@ impl Pool {
             let (pool, server) = (self.name.clone(), member.server.name.clone());
             actions.push(Action::CheckNow { pool, server });
         }
-    }
-
-    /// The servers that a report may have meant when it named a leader that
-    /// its sender did not name before: the one that goes by that name, or else
-    /// all whose node id is not known yet.
-    fn hint(&self, reporter: usize, said: Option<&RoleClaim>) -> Vec<usize> {
-        let Some(named) = said.and_then(|said| said.leader.as_ref()) else {
-            return Vec::new();
-        };
-        let before = self.members[reporter].said.as_ref();
-        if before.and_then(|said| said.leader.as_ref()) == Some(named) {
-            return Vec::new();
-        }
-        let goes_by = |member: &Member| match &member.node {
-            Some(node) => node == named,
-            None => member.server.name.as_str() == named,
-        };
-        let mut others: Vec<usize> = (0..self.members.len())
-            .filter(|&one| one != reporter)
-            .collect();
-        if self.members.iter().any(goes_by) {
-            others.retain(|&one| goes_by(&self.members[one]));
-        } else {
-            others.retain(|&one| self.members[one].node.is_none());
-        }
-        others
-    }
-}
-
-impl Member {
-    const fn is_unheard(&self) -> bool {
-        self.check.is_none()
-    }
-}
-
-/// The claim that a server is held to after a report, and what the fence hears.
-///
-/// A claim is taken from a check that passed. It is lost by contradiction at
-/// once: a leader that says anything else leads no more. A replica that cannot
-/// vouch for its role for a moment (nobody leads just now) stays one until its
-/// failures make it DOWN, and so does everything that is said by nobody.
-fn believed(claim: Claim, evidence: Evidence, said: Option<&RoleClaim>) -> (Claim, Claim) {
-    let Some(&RoleClaim { role, term, .. }) = said else {
-        return (claim, Claim::Unknown);
-    };
-    let says = match role {
-        Role::Leader => Claim::Leader { term },
-        Role::Replica => Claim::Replica { term },
-        Role::Unknown => Claim::Unknown,
-    };
-    match (evidence, says, claim) {
-        (Evidence::Passed, says, _) => (says, says),
-        (_, Claim::Leader { .. }, claim) => (claim, Claim::Unknown),
-        (_, says, Claim::Leader { .. } | Claim::Adopted) => (Claim::Unknown, says),
-        (_, says, claim) => (claim, says),
     }
 }

@@ -4,37 +4,61 @@ use std::net::SocketAddr;
 
 use crate::config::Route;
 use crate::engine::event::Role;
-use crate::engine::health::Phase;
 
 /// One server, as far as routes are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Where its connections go.
     pub server: SocketAddr,
-    /// Whether its checks let it be used.
-    pub phase: Phase,
+    /// What it may be used for.
+    pub usability: Usability,
     /// The role that the pool grants it: `Leader` for one server at most,
     /// whatever others claim.
     pub role: Role,
+    /// Whether it is too far behind the leader to be read from.
+    pub lagging: bool,
+    /// Whether too many of its clients' connections failed. It serves only
+    /// where nobody else can, and writes have nobody else.
+    pub tripped: bool,
+}
+
+/// What a server may be used for, by its checks and its agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usability {
+    /// Nobody knows yet.
+    Unchecked,
+    /// Nothing: it does not work.
+    Down,
+    /// Nothing new: it is to be left.
+    Leaving,
+    /// Nothing new for the moment.
+    Resting,
+    /// New connections.
+    Up,
 }
 
 /// The servers that a route may use.
 #[must_use]
 pub fn choose(route: Route, standings: &[Standing]) -> Vec<SocketAddr> {
-    let up = |accepts: &dyn Fn(Role) -> bool| -> Vec<SocketAddr> {
+    let up = |accepts: &dyn Fn(&Standing) -> bool| -> Vec<SocketAddr> {
         let usable = standings
             .iter()
-            .filter(|one| one.phase.is_up() && accepts(one.role));
+            .filter(|one| one.usability == Usability::Up && accepts(one));
         usable.map(|one| one.server).collect()
     };
+    let first = |lists: [Vec<SocketAddr>; 3]| {
+        let mut lists = lists.into_iter();
+        lists.find(|list| !list.is_empty()).unwrap_or_default()
+    };
+    let leader = || up(&|one| one.role == Role::Leader);
+    let replicas =
+        |tripped| up(&|one| one.role == Role::Replica && !one.lagging && one.tripped == tripped);
+    let any = |tripped| up(&|one| !one.lagging && one.tripped == tripped);
     match route {
-        Route::Leader => up(&|role| role == Role::Leader),
-        Route::Replicas => up(&|role| role == Role::Replica),
-        Route::ReplicasFirst => match up(&|role| role == Role::Replica) {
-            replicas if replicas.is_empty() => up(&|role| role == Role::Leader),
-            replicas => replicas,
-        },
-        Route::Any => up(&|_| true),
+        Route::Leader => leader(),
+        Route::Replicas => first([replicas(false), replicas(true), Vec::new()]),
+        Route::ReplicasFirst => first([replicas(false), leader(), replicas(true)]),
+        Route::Any => first([any(false), any(true), Vec::new()]),
     }
 }
 
@@ -46,27 +70,47 @@ mod tests {
         SocketAddr::from(([10, 0, 0, number], 8081))
     }
 
-    fn standing(number: u8, phase: Phase, role: Role) -> Standing {
+    fn standing(number: u8, usability: Usability, role: Role) -> Standing {
         Standing {
             server: server(number),
-            phase,
+            usability,
             role,
+            lagging: false,
+            tripped: false,
         }
+    }
+
+    fn lagging(one: Standing) -> Standing {
+        let lagging = true;
+        Standing { lagging, ..one }
+    }
+
+    fn tripped(one: Standing) -> Standing {
+        let tripped = true;
+        Standing { tripped, ..one }
     }
 
     /// Every route times every kind of server, alone and beside the others.
     #[test]
     fn routes() {
         let all = [
-            standing(1, Phase::UP, Role::Leader),
-            standing(2, Phase::UP, Role::Replica),
-            standing(3, Phase::DOWN, Role::Replica),
-            standing(4, Phase::UP, Role::Unknown),
-            standing(5, Phase::Unchecked, Role::Replica),
-            standing(6, Phase::Up { failures: 1 }, Role::Replica),
+            standing(1, Usability::Up, Role::Leader),
+            standing(2, Usability::Up, Role::Replica),
+            standing(3, Usability::Down, Role::Replica),
+            standing(4, Usability::Up, Role::Unknown),
+            standing(5, Usability::Unchecked, Role::Replica),
+            standing(6, Usability::Up, Role::Replica),
+            standing(7, Usability::Leaving, Role::Replica),
+            standing(8, Usability::Resting, Role::Replica),
         ];
         let no_replica = [all[0], all[2], all[3], all[4]];
-        let nobody = [all[2], all[4]];
+        let nobody = [all[2], all[4], all[6], all[7]];
+        let leaving = [standing(1, Usability::Leaving, Role::Leader)];
+        let one_lags = [all[0], lagging(all[1]), all[5]];
+        let all_lag = [all[0], lagging(all[1]), lagging(all[5])];
+        let one_trips = [all[0], tripped(all[1]), all[5]];
+        let all_trip = [tripped(all[0]), tripped(all[1]), tripped(all[5])];
+        let replicas_trip = [all[2], tripped(all[1]), tripped(all[5])];
         let table: &[(Route, &[Standing], &[u8])] = &[
             (Route::Leader, &all, &[1]),
             (Route::Leader, &no_replica, &[1]),
@@ -80,6 +124,21 @@ mod tests {
             (Route::Any, &all, &[1, 2, 4, 6]),
             (Route::Any, &no_replica, &[1, 4]),
             (Route::Any, &nobody, &[]),
+            (Route::Leader, &leaving, &[]),
+            (Route::Replicas, &one_lags, &[6]),
+            (Route::Replicas, &all_lag, &[]),
+            (Route::ReplicasFirst, &one_lags, &[6]),
+            (Route::ReplicasFirst, &all_lag, &[1]),
+            (Route::Any, &one_lags, &[1, 6]),
+            (Route::Any, &all_lag, &[1]),
+            (Route::Leader, &all_trip, &[1]),
+            (Route::Replicas, &one_trips, &[6]),
+            (Route::Replicas, &all_trip, &[2, 6]),
+            (Route::ReplicasFirst, &one_trips, &[6]),
+            (Route::ReplicasFirst, &all_trip, &[1]),
+            (Route::ReplicasFirst, &replicas_trip, &[2, 6]),
+            (Route::Any, &one_trips, &[1, 6]),
+            (Route::Any, &all_trip, &[1, 2, 6]),
         ];
         for (route, standings, expected) in table {
             let expected: Vec<_> = expected.iter().copied().map(server).collect();

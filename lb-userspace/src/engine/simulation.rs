@@ -1,7 +1,7 @@
 //! Random histories, and what must hold at every step of each.
 //!
-//! The world has three servers that may say anything in any order, ways that
-//! come and go, sweeps, clients, and an agent that may be killed in the middle
+//! The world has three servers that may say anything in any order, asked or
+//! not, ways that come and go, sweeps, clients, and an agent that may be killed in the middle
 //! of a plan and started again. The kernel is a model: tables, generations,
 //! flows. After every single operation of every plan:
 //!
@@ -19,7 +19,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lb_common::target::TargetId;
 use proptest::prelude::*;
@@ -29,9 +29,13 @@ use super::fixtures::*;
 use super::{Action, Agent, Event, Installed, Op, TICK};
 use crate::config::{Access, Algorithm, Config, Route};
 
+const MOMENT: Duration = Duration::from_millis(2);
+
 #[derive(Clone, Debug)]
 enum Step {
     Report(u8, Says),
+    /// The server tells by itself.
+    Line(u8, Says),
     WayFound(u8),
     WayLost(u8),
     Wait(u8),
@@ -47,13 +51,19 @@ fn step() -> impl Strategy<Value = Step> {
     let says = prop_oneof![
         4 => term.clone().prop_map(Says::Leads),
         4 => term.clone().prop_map(Says::Follows),
-        1 => term.prop_map(Says::Neither),
+        1 => term.clone().prop_map(Says::Neither),
         2 => Just(Says::Nothing),
         1 => Just(Says::Refuses),
+    ];
+    let told = prop_oneof![
+        term.clone().prop_map(Says::Leads),
+        term.clone().prop_map(Says::Follows),
+        term.clone().prop_map(Says::Neither),
     ];
     let number = || 1..=3_u8;
     prop_oneof![
         12 => (number(), says).prop_map(|(number, says)| Step::Report(number, says)),
+        3 => (number(), told).prop_map(|(number, says)| Step::Line(number, says)),
         3 => number().prop_map(Step::WayFound),
         1 => number().prop_map(Step::WayLost),
         1 => (1..12_u8).prop_map(Step::Wait),
@@ -159,6 +169,9 @@ impl Kernel {
 struct Record {
     highest: Option<u64>,
     last_word: BTreeMap<u8, Says>,
+    /// Who claimed to lead when it last spoke of it, in a check; also where
+    /// that is forgotten, because it went DOWN.
+    claims: BTreeMap<u8, bool>,
     /// Who was checked, and said something or nothing.
     heard: BTreeSet<u8>,
     /// Long enough for checks to count as failed that have not ended.
@@ -173,6 +186,11 @@ impl Record {
         if let Says::Leads(term) | Says::Follows(term) = says {
             self.highest = self.highest.max(term);
         }
+        match says {
+            Says::Leads(_) => drop(self.claims.insert(number, true)),
+            Says::Follows(_) | Says::Neither(_) => drop(self.claims.insert(number, false)),
+            Says::Nothing | Says::Refuses => {}
+        }
         if says != Says::Nothing {
             self.last_word.insert(number, says);
         } else if opening && !self.adopted.contains(&server(number)) {
@@ -180,6 +198,27 @@ impl Record {
             self.last_word.remove(&number);
         }
         // Otherwise silence takes nothing back before `fall`.
+    }
+
+    /// A line takes away; a claim in it counts when a check has confirmed it,
+    /// but for its term, where it is another server's.
+    fn note_line(&mut self, number: u8, says: Says) {
+        let adopted = self.adopted.contains(&server(number));
+        let held = *self.claims.entry(number).or_insert(adopted);
+        if !matches!(says, Says::Leads(_)) {
+            self.claims.insert(number, false);
+        }
+        match says {
+            Says::Leads(_) if held => {}
+            Says::Leads(term) => self.highest = self.highest.max(term),
+            Says::Follows(term) => {
+                self.highest = self.highest.max(term);
+                self.last_word.insert(number, says);
+            }
+            Says::Neither(_) | Says::Nothing | Says::Refuses => {
+                self.last_word.insert(number, says);
+            }
+        }
     }
 
     fn check(&self, writers: &BTreeSet<SocketAddr>) -> TestCaseResult {
@@ -198,11 +237,11 @@ impl Record {
             // Adopted from the agent before.
             None if unheard => {}
             None => {
-                let newer = self
-                    .last_word
-                    .values()
-                    .find(|says| matches!(says, Says::Leads(_)));
-                let outdated = newer == Some(&Says::Leads(self.highest));
+                // Of several who claim to lead it cannot be told who does.
+                let claims = self.last_word.values();
+                let mut claims = claims.filter(|says| matches!(says, Says::Leads(_)));
+                let claims = (claims.next(), claims.next());
+                let outdated = claims == (Some(&Says::Leads(self.highest)), None);
                 prop_assert!(!outdated, "n{} writes, but {:?}", number, self.last_word);
             }
             Some(said) => {
@@ -323,8 +362,14 @@ impl World {
     fn step(&mut self, step: &Step) -> TestCaseResult {
         match *step {
             Step::Report(number, says) => {
+                // Longer than a check takes: it began after all lines before.
+                self.now += MOMENT;
                 self.record.note(number, says);
                 self.sees(checked(number, says))
+            }
+            Step::Line(number, says) => {
+                self.record.note_line(number, says);
+                self.sees(line(number, says))
             }
             Step::WayFound(number) => self.sees(resolved(number)),
             Step::WayLost(number) => self.sees(Event::Resolved {

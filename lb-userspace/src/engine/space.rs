@@ -10,12 +10,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use lb_common::service::SLOTS_CAPACITY;
-
 use crate::engine::installed::Installed;
 
 /// What is taken of SLOTS.
 pub struct Space {
+    /// How many slots there are.
+    capacity: u32,
     /// Ranges that do not overlap, by first slot, each with its end.
     taken: BTreeMap<u32, u32>,
     /// The idle half beside each half in use.
@@ -23,13 +23,18 @@ pub struct Space {
 }
 
 impl Space {
-    /// What the services in `installed` take. `half_of` tells how long the
-    /// halves of a service are; `None` where it has only one range, as one
-    /// that goes to the leader or is about to be removed.
+    /// What the services in `installed` take of `capacity` slots. `half_of`
+    /// tells how long the halves of a service are; `None` where it has only one
+    /// range, as one that goes to the leader or is about to be removed.
     #[must_use]
-    pub fn of(installed: &Installed, half_of: impl Fn(SocketAddr) -> Option<u32>) -> Self {
+    pub fn of(
+        installed: &Installed,
+        capacity: u32,
+        half_of: impl Fn(SocketAddr) -> Option<u32>,
+    ) -> Self {
         let ranges = installed.slots.iter();
         let mut space = Self {
+            capacity,
             taken: ranges
                 .map(|(&first, slots)| (first, first.saturating_add(length(slots))))
                 .collect(),
@@ -79,7 +84,7 @@ impl Space {
         let mut first: u32 = 0;
         loop {
             let end = first.checked_add(length)?;
-            if end > SLOTS_CAPACITY {
+            if end > self.capacity {
                 return None;
             }
             let Some(blocked_until) = self.overlap(first, end) else {
@@ -91,7 +96,7 @@ impl Space {
     }
 
     fn is_free(&self, first: u32, end: u32) -> bool {
-        end <= SLOTS_CAPACITY && self.overlap(first, end).is_none()
+        end <= self.capacity && self.overlap(first, end).is_none()
     }
 
     /// The end of the last taken range that reaches into these slots.
@@ -118,9 +123,10 @@ mod tests {
     use crate::engine::installed::{ServiceEntry, Settings};
 
     const MAGLEV: u32 = 16_384;
+    const CAPACITY: u32 = 1 << 20;
 
     fn empty() -> Space {
-        Space::of(&Installed::default(), |_| None)
+        Space::of(&Installed::default(), CAPACITY, |_| None)
     }
 
     /// Services on ports 0, 1, …, at these places.
@@ -169,24 +175,24 @@ mod tests {
 
     #[test]
     fn a_table_goes_back_and_forth_between_its_two_halves() {
-        let here = Space::of(&tables(&[(0, 6)]), |_| Some(8));
+        let here = Space::of(&tables(&[(0, 6)]), CAPACITY, |_| Some(8));
         assert_eq!(here.idle(0), Some(8));
-        let mut there = Space::of(&tables(&[(8, 5)]), |_| Some(8));
+        let mut there = Space::of(&tables(&[(8, 5)]), CAPACITY, |_| Some(8));
         assert_eq!(there.idle(8), Some(0));
         assert_eq!(there.take_single(), Some(16), "the idle half is its own");
     }
 
     #[test]
     fn a_range_that_does_not_fit_has_no_idle_half() {
-        let unaligned = Space::of(&tables(&[(4, 6)]), |_| Some(8));
+        let unaligned = Space::of(&tables(&[(4, 6)]), CAPACITY, |_| Some(8));
         assert_eq!(unaligned.idle(4), None);
-        let too_long = Space::of(&tables(&[(8, 9)]), |_| Some(8));
+        let too_long = Space::of(&tables(&[(8, 9)]), CAPACITY, |_| Some(8));
         assert_eq!(too_long.idle(8), None);
     }
 
     #[test]
     fn a_half_that_another_service_lies_in_is_not_idle() {
-        let mut space = Space::of(&tables(&[(0, 6), (12, 1)]), |at| {
+        let mut space = Space::of(&tables(&[(0, 6), (12, 1)]), CAPACITY, |at| {
             (at.port() == 0).then_some(8)
         });
         assert_eq!(space.idle(0), None);
@@ -195,7 +201,7 @@ mod tests {
     }
 
     proptest! {
-        /// What `lb check` relies on when it only adds up.
+        /// What `config::room` relies on when it only adds up.
         #[test]
         fn rooms_fit_in_any_order_if_their_sum_does(exponents in prop::collection::vec(0..17_u32, 1..400)) {
             let mut space = empty();
@@ -203,7 +209,7 @@ mod tests {
             for exponent in exponents {
                 let room = 1_u32 << exponent;
                 sum += u64::from(room);
-                let fits = sum <= u64::from(SLOTS_CAPACITY);
+                let fits = sum <= u64::from(CAPACITY);
                 prop_assert_eq!(space.take(room).is_some(), fits, "{} of {}", room, sum);
                 if !fits {
                     break;

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::api::{
-    CheckStatus, PoolStatus, Role, ServerState, ServerStatus, ServiceStatus, Status, TargetStatus,
+    CheckStatus, PoolStatus, Role, ServerStatus, ServiceStatus, Status, TargetStatus,
 };
 use crate::config::Service;
 use crate::engine::agent::{self, Agent};
-use crate::engine::pool::{Member, Pool};
+use crate::engine::member::Member;
+use crate::engine::pool::Pool;
+use crate::engine::why;
 
 impl Agent {
     /// Everything that the agent believes at `now`.
@@ -28,7 +30,7 @@ impl Agent {
             pools: self
                 .pools
                 .values()
-                .map(|pool| describe(pool, now))
+                .map(|pool| self.pool(pool, now))
                 .collect(),
         }
     }
@@ -63,20 +65,21 @@ impl Agent {
             targets,
         }
     }
-}
-
-fn describe(pool: &Pool, now: Instant) -> PoolStatus {
-    let leader = pool.leader();
-    PoolStatus {
-        name: pool.name.clone(),
-        leader: leader.map(|(member, _)| member.server.name.clone()),
-        term: leader.and_then(|(_, term)| term),
-        problem: pool.problem(),
-        servers: pool
-            .members
-            .iter()
-            .map(|member| server(member, now))
-            .collect(),
+    fn pool(&self, pool: &Pool, now: Instant) -> PoolStatus {
+        let leader = pool.leader();
+        let servers = pool.members.iter().map(|member| {
+            let mut status = server(member, now);
+            status.lagging = pool.is_lagging(member);
+            status.why = why::explain(self, pool, member, now);
+            status
+        });
+        PoolStatus {
+            name: pool.name.clone(),
+            leader: leader.map(|(member, _)| member.server.name.clone()),
+            term: leader.and_then(|(_, term)| term),
+            problem: pool.problem(),
+            servers: servers.collect(),
+        }
     }
 }
 
@@ -87,11 +90,7 @@ fn server(member: &Member, now: Instant) -> ServerStatus {
         address: member.server.address,
         check_address: member.server.check_address,
         weight: member.server.weight,
-        state: if member.phase.is_up() {
-            ServerState::Up
-        } else {
-            ServerState::Down
-        },
+        state: member.state(),
         role: member.said.as_ref().map_or(Role::Unknown, |said| said.role),
         term: member.said.as_ref().and_then(|said| said.term),
         check: member.check.as_ref().map(|(report, at)| CheckStatus {
@@ -101,6 +100,15 @@ fn server(member: &Member, now: Instant) -> ServerStatus {
             ago_ms: ago(*at),
         }),
         since_ms: ago(member.since),
+        lag: member.lag,
+        lagging: false,
+        agent: member.server.agent_address.map(|_| {
+            member
+                .agent_trouble
+                .clone()
+                .unwrap_or(member.advice.to_string())
+        }),
+        why: Vec::new(),
     }
 }
 

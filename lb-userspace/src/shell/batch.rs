@@ -1,5 +1,5 @@
 //! Batched access to maps, which aya does not offer: one system call for
-//! thousands of entries (`BPF_MAP_LOOKUP_BATCH`, `BPF_MAP_UPDATE_BATCH`), and
+//! thousands of entries (`BPF_MAP_LOOKUP_BATCH`), and
 //! calls of a program that works on many entries (`BPF_PROG_RUN`).
 //!
 //! A walk sees every entry that is there for all of its time, and may or may
@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use lb_common::layout::Plain;
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
-const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 
 const BPF_PROG_RUN: libc::c_long = 10;
 
@@ -130,22 +129,6 @@ impl<'a, M: AsFd, K: Plain, V: Plain> Walk<'a, M, K, V> {
             return Ok(count);
         }
     }
-}
-
-/// Stores `values` under the keys `first..` of the array `map`, in order.
-///
-/// # Errors
-/// What the kernel says; the values before may be stored.
-pub fn store<V: Plain>(map: &impl AsFd, first: u32, values: &[V]) -> io::Result<()> {
-    let keys: Vec<u32> = (first..).take(values.len()).collect();
-    let mut attr = BatchAttr {
-        keys: keys.as_ptr() as u64,
-        values: values.as_ptr() as u64,
-        count: u32::try_from(values.len()).map_err(io::Error::other)?,
-        map_fd: map.as_fd().as_raw_fd() as u32,
-        ..BatchAttr::default()
-    };
-    bpf(BPF_MAP_UPDATE_BATCH, &mut attr)
 }
 
 /// Calls an XDP program on `input`, which takes the place of a packet: longer

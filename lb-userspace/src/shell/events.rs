@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use crate::engine::Event;
+use crate::engine::{BackendFailure, Event};
 use crate::shell::load::{Datapath, OpenError};
 use crate::shell::tables::unmapped;
 
@@ -69,11 +69,16 @@ async fn follow(ring: RingBuf<MapData>, events: &mpsc::Sender<Event>) -> io::Res
             };
             drop(item);
             note(&event);
-            if Reason::from_number(event.reason) == Some(Reason::BackendRefused)
-                && events
-                    .send(Event::BackendRefused { id: event.target })
-                    .await
-                    .is_err()
+            let failure = match Reason::from_number(event.reason) {
+                Some(Reason::BackendRefused) => BackendFailure::Refused,
+                Some(Reason::SynUnanswered) => BackendFailure::Unanswered,
+                _ => continue,
+            };
+            let id = event.target;
+            if events
+                .send(Event::BackendFailed { id, failure })
+                .await
+                .is_err()
             {
                 return Ok(());
             }

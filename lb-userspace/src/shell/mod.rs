@@ -1,7 +1,7 @@
 //! All IO of the agent. Decides nothing: what to do comes from `engine`.
 //!
 //! `run` is the loop that ties the rest together. Towards the kernel program:
-//! `load` (its life), `tables` (plans), `flows` (connections), `counters`,
+//! `load` (its life), `tables` (plans), `slots`, `flows` (connections), `counters`,
 //! `events`. Towards the network: `probe`, `neighbours`, `announce`, `wire`.
 //! Towards the operator: `admin`, and `answer` to its queries.
 
@@ -16,5 +16,6 @@ pub mod load;
 pub mod neighbours;
 pub mod probe;
 pub mod run;
+pub mod slots;
 pub mod tables;
 pub mod wire;

@@ -213,7 +213,11 @@ impl Balancer {
                     Event::Tick
                 }
             };
-            let actions = self.agent.handle(Instant::now(), event);
+            // What came while a plan was carried out makes one plan more, not
+            // one each.
+            let more = std::iter::from_fn(|| happened.try_recv().ok());
+            let events: Vec<Event> = std::iter::once(event).chain(more).collect();
+            let actions = self.agent.handle_all(Instant::now(), events);
             self.carry_out(actions)?;
         }
     }
@@ -223,7 +227,7 @@ impl Balancer {
             match action {
                 Action::Apply(plan) => self.apply(&plan)?,
                 Action::CheckNow { pool, server } => self.probes.check_now(&pool, &server),
-                Action::Pace { pool, pace } => self.probes.set_pace(&pool, pace),
+                Action::Pace { pool, server, pace } => self.probes.set_pace(&pool, &server, pace),
                 Action::Notice(notice) if notice.is_bad() => warn!("{notice}"),
                 Action::Notice(notice) => info!("{notice}"),
             }

@@ -183,6 +183,10 @@ fn server(number: u8, state: ServerState, role: Role, check: Option<CheckStatus>
         term: (role == Role::Leader).then_some(7),
         check,
         since_ms: 125_000,
+        lag: None,
+        lagging: false,
+        agent: None,
+        why: vec!["checks: UP".into(), "role: it says \u{7}".into()],
     }
 }
 

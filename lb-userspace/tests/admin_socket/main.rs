@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
 use agent::{Agent, answer, flows, lb, stats, status};
-use lb_userspace::api::{FlowFilter, Flows, Stats, Status};
+use lb_userspace::api::{FlowFilter, Flows, ServerStatus, Stats, Status};
 use lb_userspace::shell::admin::{Query, Refusal};
 
 const STATUS: &str = "\
@@ -61,6 +61,46 @@ fn status_is_two_tables_that_fit_a_terminal() {
     let agent = Agent::start(answer);
     assert_prints(&agent.lb(&["status"]), STATUS);
     assert!(STATUS.lines().all(|line| line.len() <= 100));
+}
+
+#[test]
+fn lags_and_agents_have_columns_where_there_are_any() {
+    let agent = Agent::start(|query| {
+        let Query::Status(reply) = query else {
+            panic!("not about the status");
+        };
+        let mut status = status();
+        let servers = &mut status.pools[0].servers;
+        (servers[0].lag, servers[1].lag) = (Some(0), Some(40));
+        servers[1].lagging = true;
+        servers[0].agent = Some("up 50%".into());
+        let _ = reply.send(Ok(status));
+    });
+    let output = agent.lb(&["status"]);
+    let table = text(&output.stdout).split("pool kv").nth(1).unwrap();
+    let rows: Vec<&str> = table.lines().skip(1).collect();
+    assert!(rows[0].contains("TERM  LAG  AGENT   CHECK"), "{table}");
+    assert!(rows[1].contains("   7    0  up 50%  L7OK"), "{table}");
+    assert!(rows[2].contains("   -  40!  -       L7STS"), "{table}");
+}
+
+#[test]
+fn a_server_is_explained_line_by_line() {
+    let agent = Agent::start(answer);
+    let expected = "\
+kv/n1 at 10.0.0.11:8081: UP for 2m05s
+  checks: UP
+  role: it says ?
+";
+    assert_prints(&agent.lb(&["explain", "n1"]), expected);
+    assert_prints(&agent.lb(&["explain", "kv/n1"]), expected);
+    let json = agent.lb(&["explain", "n1", "--json"]);
+    let shown: Vec<ServerStatus> = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(shown, status().pools[0].servers[..1]);
+    for wrong in ["n9", "web/n1"] {
+        let line = format!("lb: no server is named \"{wrong}\"; `lb status` lists them");
+        assert_fails(&agent.lb(&["explain", wrong]), 1, &line);
+    }
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub enum Verb {
     ///
     /// Exit status: 0 after SIGTERM or SIGINT, 1 on any error, 2 on a wrong command line.
     Serve(ServeArgs),
-    /// Read or write keys, following the cluster's hints to its leader
+    /// Read or write keys, or change who belongs to the cluster and who leads it, following the cluster's hints to its leader
     ///
     /// A put or delete whose outcome is unknown is sent again, so it may take effect twice. Exit status: 0 done, 1 not done or no such key,
     /// 2 on a wrong command line.
@@ -94,7 +94,19 @@ pub struct ClientArgs {
     pub timeout: Duration,
     /// What to do.
     #[command(subcommand)]
-    pub request: ClientRequest,
+    pub verb: ClientVerb,
+}
+
+/// What `raft-node client` can do.
+#[derive(Debug, Subcommand)]
+pub enum ClientVerb {
+    /// One request.
+    #[command(flatten)]
+    Request(ClientRequest),
+    /// Measure how many requests a second the endpoints answer; puts go to the leader, of etcd to the first
+    ///
+    /// It writes keys of its own, named bench-N.
+    Bench(BenchArgs),
 }
 
 /// What a client can ask for.
@@ -120,6 +132,88 @@ pub enum ClientRequest {
         /// The key
         key: String,
     },
+    /// Print who belongs to the cluster, as the first node that answers knows it
+    Members,
+    /// Add a node, which was started with --join; done when it has caught up and votes
+    Add {
+        /// The new node
+        #[arg(value_name = "ID=RAFT_ADDR,API_ADDR,HEALTH_ADDR")]
+        member: Peer,
+        /// Let it follow without a vote; add it again without this to let it vote
+        #[arg(long)]
+        learner: bool,
+    },
+    /// Remove a node; one that leads hands over first. Refused where too few of the others are up
+    Remove {
+        /// Its number
+        id: NodeId,
+    },
+    /// Make another node the leader, without an election timeout
+    Transfer {
+        /// Which; without it, the voter that is the most up to date
+        #[arg(long, value_name = "N")]
+        to: Option<NodeId>,
+    },
+}
+
+/// What to measure, and how.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to measure; repeat for several [default: put, linearizable, eventual]
+    #[arg(long = "workload", value_name = "WORKLOAD")]
+    pub workloads: Vec<Workload>,
+    /// How many clients have one request under way each
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4096))]
+    pub clients: usize,
+    /// How long the values are
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub value_bytes: usize,
+    /// How long one run takes
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    pub duration: Duration,
+    /// How often to measure each
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1000))]
+    pub runs: usize,
+    /// What the endpoints speak
+    #[arg(long, value_name = "API", default_value = "kv")]
+    pub api: Api,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What clients do in a benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Write.
+    Put,
+    /// Read linearizably.
+    Linearizable,
+    /// Read from the leader's lease.
+    Lease,
+    /// Read whatever a node has.
+    Eventual,
+}
+
+impl Workload {
+    /// What the rows call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Workload::Put => "put",
+            Workload::Linearizable => "get linearizable",
+            Workload::Lease => "get lease",
+            Workload::Eventual => "get eventual",
+        }
+    }
+}
+
+/// A protocol that a benchmark speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Api {
+    /// This program's.
+    Kv,
+    /// etcd's, version 3, over gRPC.
+    Etcd,
 }
 
 /// How current a read must be.
@@ -220,6 +314,11 @@ impl Endpoint {
     /// The endpoint of a node's API address.
     pub fn of(api: SocketAddr) -> Self {
         Self(format!("http://{api}"))
+    }
+
+    /// Its host and port.
+    pub fn authority(&self) -> &str {
+        self.0.strip_prefix("http://").unwrap_or(&self.0)
     }
 
     /// The address of `path`, which starts with a slash.

@@ -354,7 +354,7 @@ async fn a_snapshot_can_be_asked_for() {
     );
     assert_eq!(
         cluster
-            .post(api, "/admin/snapshot", json!(null))
+            .post(api, "/snapshot", json!(null))
             .await
             .unwrap()
             .status,

@@ -4,6 +4,7 @@ mod api;
 mod cluster;
 mod crash;
 mod formation;
+mod handover;
 mod lifecycle;
 mod membership;
 mod refusal;

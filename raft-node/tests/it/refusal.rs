@@ -148,7 +148,7 @@ async fn a_directory_that_is_not_this_nodes_or_is_damaged_is_refused() {
     );
     assert_eq!(
         cluster
-            .post(api, "/admin/snapshot", serde_json::Value::Null)
+            .post(api, "/snapshot", serde_json::Value::Null)
             .await
             .unwrap()
             .status,

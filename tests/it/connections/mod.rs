@@ -3,6 +3,7 @@
 
 mod accounts;
 mod refusals;
+mod reports;
 mod site;
 mod starts;
 mod steering;

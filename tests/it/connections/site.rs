@@ -30,10 +30,7 @@ pub struct Site {
 
 /// A lab for three nodes, as `hook` needs it.
 pub fn spec_for(hook: Hook) -> Spec {
-    match hook {
-        Hook::Native => Spec::for_test(3),
-        Hook::Generic | Hook::Tc => Spec::for_test(3).without_peer_program(),
-    }
+    hook.lab(Spec::for_test(3))
 }
 
 impl Site {

@@ -4,6 +4,7 @@
 mod chance;
 mod counters;
 mod load;
+mod million;
+mod room;
 mod rows;
-mod speed;
 mod stack;

@@ -18,7 +18,7 @@ fn wrong_of<A: Family>(kernel: &mut Kernel, rows: Vec<Row<A>>) -> Result<String>
     let mut wrong = String::new();
     for row in rows {
         kernel.install(&row.given)?;
-        match kernel.run(&row.packet) {
+        match kernel.run(row.hook, &row.packet) {
             Ok(outcome) => {
                 if let Some(difference) = outcome.difference(&row.expected) {
                     wrong += &format!("{}:\n{difference}", row.sentence);

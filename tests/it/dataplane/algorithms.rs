@@ -1,15 +1,18 @@
 //! Which server a new connection goes to, by every algorithm.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_tests::balancer::{Configuration, READ_SERVICE};
+use lb_tests::cluster::API_PORT;
+use lb_tests::lab::address::Family;
 use lb_tests::lab::{NIC, Namespace, address};
 use lb_tests::patience::wait_until;
 use lb_tests::privileged;
+use lb_tests::traffic::congestion::Congestion;
 use lb_tests::traffic::steady::Steady;
 
 use super::{Call, PATIENCE, Stage};
@@ -209,4 +212,50 @@ fn least_latency_reaches_every_server_and_counts_none_twice() {
     let all_met = wait_until(PATIENCE, || stage.shares(30).len() == 3);
     assert!(all_met, "a server is never chosen");
     stage.wait_until_none_is_open();
+}
+
+/// How long a server's own address takes to accept a connection: the median.
+fn accepts_within(stage: &Stage, id: usize) -> Duration {
+    let at = stage.lab.node_address(Family::V4, id);
+    let once = |_| {
+        let begun = Instant::now();
+        let accepted = TcpStream::connect((at, API_PORT));
+        assert!(accepted.is_ok(), "{accepted:?}");
+        begun.elapsed()
+    };
+    let mut took: Vec<_> = stage.client().enter(|| (0..9).map(once).collect());
+    took.sort();
+    took[took.len() / 2]
+}
+
+#[test]
+fn least_latency_prefers_the_servers_that_accept_sooner() {
+    privileged!();
+    const CALLS: usize = 180;
+    let stage = Stage::start(|configuration| {
+        configuration.read_service = r#"algorithm = "least-latency""#.to_owned();
+        // That of a server behind a congested link takes its time.
+        configuration.check = r#"interval = "2s", timeout = "2s", rise = 1, fall = 10"#.to_owned();
+    });
+    let client = Family::V4.client(1);
+    let congestion = Congestion::start(stage.lab.node(1), client).unwrap();
+    let [slow, quick] = [1, 2].map(|id| accepts_within(&stage, id));
+    println!("n1 accepts within {slow:?}, n2 within {quick:?}");
+    assert!(slow > quick * 4, "the link is not slow");
+    // It was quick; what it is now shows when it is met.
+    let met = wait_until(PATIENCE, || stage.shares(10).contains_key(&1));
+    assert!(met, "n1 is never chosen");
+    let shares = stage.shares(CALLS);
+    println!("{shares:?}");
+    // Both lots fall on it once in nine times; every third if nobody looked.
+    let at_slow = shares.get(&1).copied().unwrap_or(0);
+    assert!(at_slow < CALLS * 2 / 9, "{shares:?}");
+
+    // And it is found again when it is as quick as the others.
+    drop(congestion);
+    let met = wait_until(PATIENCE, || {
+        let shares = stage.shares(30);
+        shares.get(&1).is_some_and(|&share| share >= 7)
+    });
+    assert!(met, "n1 is as quick as the others, and avoided");
 }

@@ -11,7 +11,7 @@ use lb_tests::lab::{Lab, Namespace, Spec};
 use lb_tests::privileged;
 use lb_tests::traffic::bulk;
 
-use super::{PATIENCE, Stage};
+use super::{PATIENCE, Stage, in_every_way};
 
 /// A server on a node, at the VIP; whom it sees comes through the channel.
 fn serve(node: &Namespace, vip: SocketAddr) -> (Server, mpsc::Receiver<SocketAddr>) {
@@ -26,14 +26,10 @@ fn serve(node: &Namespace, vip: SocketAddr) -> (Server, mpsc::Receiver<SocketAdd
 #[test]
 fn a_server_that_holds_the_vip_sees_the_client_and_answers_it() {
     privileged!();
-    for family in Family::BOTH {
-        for hook in Hook::ALL {
-            through(family, hook);
-        }
-    }
+    in_every_way(through);
 }
 
-fn through(family: Family, hook: Hook) {
+fn through(hook: Hook, family: Family, what: &str) {
     let lab = Lab::new(&Spec::for_test(2)).unwrap();
     let vip = family.read();
     let mut servers = Vec::new();
@@ -51,11 +47,11 @@ fn through(family: Family, hook: Hook) {
     for (_, seen) in &servers {
         for _ in 0..2 {
             let peer = seen.recv_timeout(PATIENCE).unwrap();
-            assert_eq!(peer.ip(), family.client(1), "{family:?}");
+            assert_eq!(peer.ip(), family.client(1), "{what}");
         }
         assert!(seen.recv_timeout(Duration::ZERO).is_err());
     }
     let counted = stage.balancer.stats().unwrap().service(READ_SERVICE);
-    assert_eq!((counted.connections, counted.refused), (4, 0), "{family:?}");
+    assert_eq!((counted.connections, counted.refused), (4, 0), "{what}");
     stage.wait_until_none_is_open();
 }

@@ -5,32 +5,21 @@ use std::net::SocketAddr;
 use lb_tests::balancer::{Hook, READ_SERVICE};
 use lb_tests::fake::{Server, echo};
 use lb_tests::lab::address::Family;
-use lb_tests::lab::{Lab, Spec};
 use lb_tests::patience::wait_until;
 use lb_tests::privileged;
 use lb_tests::traffic::bulk;
 
-use super::{PATIENCE, Stage};
+use super::{PATIENCE, Stage, in_every_way, strict_lab};
 use crate::lab::path_mtu;
 
 #[test]
 fn what_comes_in_a_tunnel_is_served_and_what_does_not_fit_is_sent_shorter() {
     privileged!();
-    for hook in Hook::ALL {
-        for family in Family::BOTH {
-            through(hook, family);
-        }
-    }
+    in_every_way(through);
 }
 
-fn through(hook: Hook, family: Family) {
-    let what = format!("{hook:?} {family:?}");
-    let spec = Spec::for_test(1).checksums_verified();
-    let lab = Lab::new(&match hook {
-        Hook::Native => spec,
-        Hook::Generic | Hook::Tc => spec.without_peer_program(),
-    });
-    let lab = lab.unwrap();
+fn through(hook: Hook, family: Family, what: &str) {
+    let lab = strict_lab(hook);
     let vip: SocketAddr = family.read();
     lab.own_vips(1).unwrap();
     let _program = lab.decapsulate(1).unwrap();

@@ -4,30 +4,19 @@ use lb_tests::balancer::{Balancer, Configuration, Entry, Hook, READ_SERVICE, WRI
 use lb_tests::cluster::API_PORT;
 use lb_tests::fake::{Claim, FakeNode, echo};
 use lb_tests::lab::address::Family;
-use lb_tests::lab::{Lab, Spec};
 use lb_tests::privileged;
 use lb_tests::traffic::bulk;
 
-use super::PATIENCE;
+use super::{PATIENCE, in_every_way, strict_lab};
 
 #[test]
 fn a_server_on_the_balancers_own_host_sees_the_client_itself() {
     privileged!();
-    for hook in Hook::ALL {
-        for family in Family::BOTH {
-            through(hook, family);
-        }
-    }
+    in_every_way(through);
 }
 
-fn through(hook: Hook, family: Family) {
-    let what = format!("{hook:?} {family:?}");
-    let spec = Spec::for_test(1).checksums_verified();
-    let lab = Lab::new(&match hook {
-        Hook::Native => spec,
-        Hook::Generic | Hook::Tc => spec.without_peer_program(),
-    });
-    let lab = lab.unwrap();
+fn through(hook: Hook, family: Family, what: &str) {
+    let lab = strict_lab(hook);
     let client = family.client(1);
     let serve = move |stream: std::net::TcpStream| {
         assert_eq!(stream.peer_addr()?.ip(), client);

@@ -15,5 +15,5 @@ mod snat;
 mod stage;
 mod two_arms;
 
-pub use self::stage::{Call, Stage};
+pub use self::stage::{Call, Stage, in_every_way, strict_lab};
 pub use crate::connections::PATIENCE;

@@ -10,7 +10,7 @@ use lb_tests::lab::{Lab, Spec};
 use lb_tests::privileged;
 use lb_tests::traffic::bulk;
 
-use super::PATIENCE;
+use super::{PATIENCE, in_every_way};
 use crate::connections::Site;
 use crate::lab::path_mtu;
 
@@ -18,44 +18,32 @@ const MTU: u16 = 1400;
 const BYTES: usize = 1 << 20;
 
 fn spec(hook: Hook, nodes: usize) -> Spec {
-    let spec = Spec::for_test(nodes).remote_host(MTU).checksums_verified();
-    match hook {
-        Hook::Native => spec,
-        Hook::Generic | Hook::Tc => spec.without_peer_program(),
-    }
+    hook.lab(Spec::for_test(nodes).remote_host(MTU).checksums_verified())
 }
 
 #[test]
 fn a_server_learns_how_narrow_the_path_to_a_client_is() {
     privileged!();
-    for hook in Hook::ALL {
-        for family in Family::BOTH {
-            let site = Site::in_family(family, &spec(hook, 3), hook, |_| {});
-            let what = format!("{hook:?} {family:?}");
-            let client = site.lab.remote();
-            let outcome = bulk::echo(client, family.write(), BYTES, 1);
-            let stats = site.balancer.stats().unwrap();
-            assert!(outcome.is_ok(), "{what}: {outcome:?}\n{stats:?}");
-            assert!(stats.packets("icmp_translated") > 0, "{what}: {stats:?}");
-            // Its peer is the balancer.
-            let learned = path_mtu(site.lab.node(1), family.balancer());
-            assert_eq!(learned, Some(MTU), "{what}");
-        }
-    }
+    in_every_way(|hook, family, what| {
+        let site = Site::in_family(family, &spec(hook, 3), hook, |_| {});
+        let client = site.lab.remote();
+        let outcome = bulk::echo(client, family.write(), BYTES, 1);
+        let stats = site.balancer.stats().unwrap();
+        assert!(outcome.is_ok(), "{what}: {outcome:?}\n{stats:?}");
+        assert!(stats.packets("icmp_translated") > 0, "{what}: {stats:?}");
+        // Its peer is the balancer.
+        let learned = path_mtu(site.lab.node(1), family.balancer());
+        assert_eq!(learned, Some(MTU), "{what}");
+    });
 }
 
 #[test]
 fn a_client_learns_how_narrow_the_path_to_a_server_is() {
     privileged!();
-    for hook in Hook::ALL {
-        for family in Family::BOTH {
-            to_a_remote_server(hook, family);
-        }
-    }
+    in_every_way(to_a_remote_server);
 }
 
-fn to_a_remote_server(hook: Hook, family: Family) {
-    let what = format!("{hook:?} {family:?}");
+fn to_a_remote_server(hook: Hook, family: Family, what: &str) {
     let lab = Lab::new(&spec(hook, 1)).unwrap();
     let server = family.remote();
     let _node = FakeNode::serving(lab.remote(), 1, server, Claim::leader(1), echo).unwrap();

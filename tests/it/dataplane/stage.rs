@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use lb_tests::balancer::{Balancer, Configuration, READ_SERVICE, Stats, TargetCount};
+use lb_tests::balancer::{Balancer, Configuration, Hook, READ_SERVICE, Stats, TargetCount};
 use lb_tests::fake::{Claim, FakeNode};
 use lb_tests::http::Connection;
 use lb_tests::lab::address::Family;
@@ -13,6 +13,22 @@ use lb_tests::patience::wait_until;
 use lb_tests::traffic::Failure;
 
 use super::PATIENCE;
+
+/// Every hook, with each family, and both in words.
+pub fn in_every_way(through: impl Fn(Hook, Family, &str)) {
+    for hook in Hook::ALL {
+        for family in Family::BOTH {
+            through(hook, family, &format!("{hook:?} {family:?}"));
+        }
+    }
+}
+
+/// A lab with one node, as `hook` needs it, in which everybody looks at
+/// checksums.
+pub fn strict_lab(hook: Hook) -> Lab {
+    let spec = Spec::for_test(1).checksums_verified();
+    Lab::new(&hook.lab(spec)).unwrap()
+}
 
 /// A lab with `lb` and a server on each node. The read service has them all,
 /// the write service the first.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::cluster;
 use crate::lab::address::Family;
-use crate::lab::{Lab, NIC};
+use crate::lab::{Lab, NIC, Spec};
 
 /// The pool of every lab's balancer.
 pub const POOL: &str = "kv";
@@ -34,6 +34,14 @@ impl Hook {
             Self::Native => "xdp-native",
             Self::Generic => "xdp-generic",
             Self::Tc => "tc",
+        }
+    }
+
+    /// The same lab, as this hook needs it.
+    pub fn lab(self, spec: Spec) -> Spec {
+        match self {
+            Self::Native => spec,
+            Self::Generic | Self::Tc => spec.without_peer_program(),
         }
     }
 }

@@ -35,6 +35,7 @@ pub struct Balancer {
     bpffs: PathBuf,
     run: PathBuf,
     log: PathBuf,
+    log_filter: Option<&'static str>,
     process: Option<Process>,
 }
 
@@ -58,6 +59,7 @@ impl Balancer {
             bpffs: lab.bpffs().to_owned(),
             run: run.to_owned(),
             log: run.join("lb.log"),
+            log_filter: None,
             process: None,
         })
     }
@@ -70,7 +72,15 @@ impl Balancer {
         command.arg("--config").arg(&self.configuration);
         command.arg("--bpffs").arg(&self.bpffs);
         command.arg("--run-dir").arg(&self.run);
+        if let Some(filter) = self.log_filter {
+            command.env("RUST_LOG", filter);
+        }
         Ok(command)
+    }
+
+    /// What it logs from its next start on, as RUST_LOG has it.
+    pub fn set_log_filter(&mut self, filter: &'static str) {
+        self.log_filter = Some(filter);
     }
 
     /// Starts `lb` where it does not run: with the maps and the link that the

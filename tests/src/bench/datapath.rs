@@ -10,207 +10,120 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray};
-use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
+use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
+use aya::programs::{
+    ProgramFd, SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
+};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::addr::Ipv4;
 use lb_common::counters::Traffic;
-use lb_common::filter::Filter;
-use lb_common::flow::{Flow, FlowKey};
-use lb_common::service::{Listener, Service};
+use lb_common::flow::{Direction, Flow, FlowKey, Owner, Tick};
+use lb_common::target::Hop;
 use lb_common::verdict::Reason;
 
-use crate::rows::frame::{ACK, HEADERS, Leg, SYN, segment};
+use super::measured::{Bare, Measured, Order, Packets, Place, Program};
+use crate::rows::connections::Entry;
 use crate::rows::kernel;
-use crate::rows::world::{FROM_CLIENT, FROM_SERVER, SLOT, TARGET, VIP, World};
+use crate::rows::maps::{Maps, take};
+use crate::rows::world::{CLIENT_MAC, NIC, SERVER, SERVICE, SLOT, TARGET, VIP, World, hop, key};
 
 /// Handshakes that PENDING has room for: the agent's default.
 const PENDING_MAX: u32 = 32_768;
 /// Live frames in one batch of the kernel's generator.
 const FRAMES_AT_ONCE: u32 = 64;
-/// Bytes of payload in a segment of an established connection.
-const PAYLOAD: usize = 100;
-/// 64-bit words of the harness' `Round`: template, state, flows, order, side,
-/// first address.
-const ROUND_WORDS: usize = 12;
+/// 64-bit words of the harness' `Round`: the template, and behind it state,
+/// flows, order, side, first address.
+const ROUND_WORDS: usize = TEMPLATE_WORDS + 5;
+const TEMPLATE_WORDS: usize = 10;
+/// Connections that are stored at a time.
+const CHUNK: u32 = 10_000;
 /// The first address of the clients that have connections, and of those that
 /// have none yet.
 const ESTABLISHED: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 0);
 const NEW: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
 
-/// What is run behind the harness.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Program {
-    /// Nothing but XDP_PASS.
-    Pass,
-    /// MAC addresses swapped, and XDP_TX.
-    Swap,
-    /// One look-up of the packet's flow in a hash map.
-    Lookup,
-    /// Ours.
-    Lb,
-}
-
-/// Which packets are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packets {
-    /// From clients, of established connections.
-    Forward,
-    /// From servers, of established connections.
-    Reply,
-    /// SYNs, each of another client, to a service with a target.
-    Syn,
-    /// SYNs to a service that has none.
-    SynRefused,
-    /// To the VIP's host, but no service.
-    NotOurs,
-}
-
-/// Whose packets are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// One at random each time, of so many.
-    Random(u32),
-    /// One after the other, of so many.
-    Sequence(u32),
-}
-
-impl Packets {
-    fn frame(self) -> Vec<u8> {
-        let elsewhere = Leg {
-            destination: (VIP.0, 22),
-            ..FROM_CLIENT
-        };
-        let (leg, flags) = match self {
-            Self::Forward => (FROM_CLIENT, ACK),
-            Self::Reply => (FROM_SERVER, ACK),
-            Self::Syn | Self::SynRefused => (FROM_CLIENT, SYN),
-            Self::NotOurs => (elsewhere, ACK),
-        };
-        let payload = if flags == SYN { 0 } else { PAYLOAD };
-        segment(leg, flags)
-            .numbers(1001, 5001)
-            .payload(&vec![7; payload])
-            .build()
-    }
-
-    /// What the program has to say of nearly all of them.
-    fn reason(self) -> Reason {
-        match self {
-            Self::Forward => Reason::Forward,
-            Self::Reply => Reason::Reply,
-            Self::Syn => Reason::Opened,
-            Self::SynRefused => Reason::NoTarget,
-            Self::NotOurs => Reason::NotOurs,
-        }
-    }
-}
-
 /// The loaded programs and the tables that a benchmark fills.
-pub struct DataPath {
+pub struct DataPath<A: Measured> {
     lb: Ebpf,
     bench: Ebpf,
-    flows: HashMap<MapData, FlowKey<Ipv4>, Flow<Ipv4>>,
-    bare: HashMap<MapData, FlowKey<Ipv4>, Flow<Ipv4>>,
-    slots: Array<MapData, lb_common::target::TargetId>,
-    addresses: Array<MapData, Filter>,
-    filter: Filter,
+    /// What was installed at first.
+    world: World,
+    maps: Maps,
+    bare: Box<dyn Bare<A>>,
     verdicts: PerCpuArray<MapData, Traffic>,
-    measured: ProgramArray<MapData>,
+    measured: [ProgramArray<MapData>; 2],
     round: Array<MapData, [u64; ROUND_WORDS]>,
     swallowed: PerCpuArray<MapData, u64>,
     connections_max: u32,
     connections: u32,
 }
 
-impl DataPath {
+impl<A: Measured> DataPath<A> {
     /// Loads the programs, with room for `connections_max` connections, and
     /// one service with one target.
     pub fn load(connections_max: u32) -> Result<Self> {
+        Self::load_for(connections_max, NIC)
+    }
+
+    /// The same for packets that leave by the interface of this number.
+    pub fn load_for(connections_max: u32, interface: u32) -> Result<Self> {
+        let mut world = World::new();
+        for target in world.targets.values_mut() {
+            target.hop.ifindex = interface;
+        }
         let room = connections_max.max(1) * 2;
+        let map = |name: &str| format!("{name}_{}", A::SUFFIX.to_uppercase());
         let mut lb = EbpfLoader::new()
-            .map_max_entries("FLOWS_V4", room)
-            .map_max_entries("PENDING_V4", PENDING_MAX)
+            .map_max_entries(&map("FLOWS"), room)
+            .map_max_entries(&map("PENDING"), PENDING_MAX)
             .load_file(kernel::object()?)
             .context("load the kernel object")?;
-        load(&mut lb, "lb")?;
         let mut bench = EbpfLoader::new()
-            .map_max_entries("BARE", room)
+            .map_max_entries(&map("BARE"), room)
             .load_file(object()?)
             .context("load the benchmarks' kernel object")?;
-        for name in [
-            "bench_round",
-            "bench_pass",
-            "bench_swap",
-            "bench_lookup",
-            "bench_drop",
-        ] {
-            load(&mut bench, name)?;
+        for place in Place::ALL {
+            load(&mut lb, &Program::Lb.name(place, A::SUFFIX))?;
+            load(&mut bench, &place.harness(A::SUFFIX))?;
+            for program in [Program::Pass, Program::Swap] {
+                load(&mut bench, &program.name(place, A::SUFFIX))?;
+            }
         }
-        let mut path = Self {
-            flows: take(&mut lb, "FLOWS_V4")?,
-            slots: take(&mut lb, "SLOTS")?,
-            addresses: take(&mut lb, "ADDRESSES")?,
-            filter: Filter::EMPTY,
+        load(&mut bench, &Program::Lookup.name(Place::Xdp, A::SUFFIX))?;
+        load(&mut bench, "bench_drop")?;
+        let mut maps = Maps::take(&mut lb)?;
+        maps.install(&world.translated::<A>())?;
+        Ok(Self {
+            world,
+            maps,
             verdicts: take(&mut lb, "VERDICTS")?,
-            bare: take(&mut bench, "BARE")?,
-            measured: take(&mut bench, "MEASURED")?,
+            bare: A::bare(&mut bench)?,
+            measured: [
+                take(&mut bench, "MEASURED")?,
+                take(&mut bench, "MEASURED_TC")?,
+            ],
             round: take(&mut bench, "ROUND")?,
             swallowed: take(&mut bench, "SWALLOWED")?,
             connections_max: connections_max.max(1),
             connections: 0,
             lb,
             bench,
-        };
-        path.install(&World::new())?;
-        Ok(path)
-    }
-
-    fn install(&mut self, world: &World) -> Result<()> {
-        let mut services: HashMap<MapData, Listener<Ipv4>, Service> =
-            take(&mut self.lb, "SERVICES_V4")?;
-        for (listener, service) in &world.services {
-            services.insert(listener, service, 0)?;
-        }
-        let mut targets: Array<MapData, _> = take(&mut self.lb, "TARGETS_V4")?;
-        for (id, target) in &world.targets {
-            targets.set(id.0, *target, 0)?;
-        }
-        let mut generations: Array<MapData, _> = take(&mut self.lb, "GENERATIONS")?;
-        for (id, generation) in &world.generations {
-            generations.set(id.0, *generation, 0)?;
-        }
-        let mut snats: Array<MapData, _> = take(&mut self.lb, "SNATS_V4")?;
-        for (index, snat) in (0..).zip(&world.snats) {
-            snats.set(index, *snat, 0)?;
-            self.filter.add(snat.address);
-        }
-        for listener in world.services.keys() {
-            self.filter.add(listener.address);
-        }
-        self.addresses.set(0, self.filter, 0)?;
-        self.slots.set(SLOT, TARGET, 0)?;
-        Ok(())
+        })
     }
 
     /// Adds established connections until there are `connections`: both flows
     /// of each, in the program's table and in the bare one.
     pub fn fill(&mut self, connections: u32) -> Result<()> {
-        let world = World::new();
-        for number in self.connections..connections {
-            let end = varied(number);
-            let (mut forward, mut reply) = world.pair_of(TARGET, (end.0.into(), end.1), end.1);
-            // One SNAT address has not ports enough for a million.
-            reply.0.destination = end.0.into();
-            self.filter.add(reply.0.destination);
-            forward.1.rewrite = reply.0.reversed();
-            for (key, flow) in [forward, reply] {
-                self.flows.insert(key, flow, 0)?;
-                self.bare.insert(key, flow, 0)?;
+        while self.connections < connections {
+            let end = connections.min(self.connections + CHUNK);
+            let mut world = World::<A>::empty();
+            let flows = (self.connections..end).flat_map(|number| pair(&self.world, number));
+            world.connections.flows.extend(flows);
+            for (key, flow) in &world.connections.flows {
+                self.bare.insert(&(*key, *flow))?;
             }
+            self.maps.add(&world)?;
+            self.connections = end;
         }
-        self.addresses.set(0, self.filter, 0)?;
-        self.connections = self.connections.max(connections);
         Ok(())
     }
 
@@ -222,20 +135,18 @@ impl DataPath {
     /// what it should, so that something else was measured.
     pub fn time(
         &mut self,
+        place: Place,
         program: Program,
         packets: Packets,
         order: Order,
         repeat: u32,
     ) -> Result<f64> {
-        self.prepare(program, packets, order)?;
+        self.prepare(place, program, packets, order)?;
         let reason = packets.reason();
         let before = self.counted()?;
-        let run = xdp(&self.bench, "bench_round")?.test_run(TestRunOptions {
-            data_in: Some(&packets.frame()),
-            repeat,
-            ..TestRunOptions::new()
-        })?;
-        ensure!(run.return_value != 0, "{program:?} aborted");
+        let frame = packets.frame::<A>();
+        let run = test_run(&self.bench, &place.harness(A::SUFFIX), &frame, repeat)?;
+        ensure!(run.0 != 0, "{program:?} aborted");
         if program == Program::Lb {
             let mut counted = self.counted()?;
             counted
@@ -249,10 +160,12 @@ impl DataPath {
             };
             ensure!(
                 counted.iter().any(expected),
-                "of {repeat} packets that were to be {reason:?}: {counted:?}"
+                "{} at {}, {order:?}: of {repeat} packets that were to be {reason:?}: {counted:?}",
+                A::NAME,
+                place.name()
             );
         }
-        Ok(run.duration.as_nanos() as f64)
+        Ok(run.1)
     }
 
     /// Prepares an interface for [`Self::send`], in the namespace of the
@@ -289,14 +202,20 @@ impl DataPath {
         repeat: u32,
         ingress: u32,
     ) -> Result<u64> {
-        self.prepare(program, packets, order)?;
-        let frame = packets.frame();
+        self.prepare(Place::Xdp, program, packets, order)?;
+        let frame = packets.frame::<A>();
         // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex,
         // rx_queue_index, egress_ifindex.
         let words = [0, u32::try_from(frame.len())?, 0, ingress, 0, 0];
         let context: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
         let before = self.swallowed()?;
-        xdp(&self.bench, "bench_round")?.test_run(TestRunOptions {
+        let name = Place::Xdp.harness(A::SUFFIX);
+        let harness: &Xdp = self
+            .bench
+            .program(&name)
+            .context("no harness")?
+            .try_into()?;
+        harness.test_run(TestRunOptions {
             data_in: Some(&frame),
             ctx_in: Some(&context),
             repeat,
@@ -325,7 +244,8 @@ impl DataPath {
             };
             // BARE is one of the same size, and so as good.
             let found = field("map_type:") == Some(1)
-                && field("key_size:") == Some(size_of::<FlowKey<Ipv4>>() as u64)
+                && field("key_size:") == Some(size_of::<FlowKey<A>>() as u64)
+                && field("value_size:") == Some(size_of::<Flow<A>>() as u64)
                 && field("max_entries:") == Some(u64::from(entries));
             if let (true, Some(bytes)) = (found, field("memlock:")) {
                 return Ok((bytes, self.connections_max));
@@ -336,26 +256,39 @@ impl DataPath {
 
     /// Nanoseconds a packet of `program` without the harness: of one that does
     /// not mind its own output, and needs no table.
-    pub fn time_alone(&self, program: Program, packets: Packets, repeat: u32) -> Result<f64> {
-        let run = self.xdp(program)?.test_run(TestRunOptions {
-            data_in: Some(&packets.frame()),
-            repeat,
-            ..TestRunOptions::new()
-        })?;
-        Ok(run.duration.as_nanos() as f64)
+    pub fn time_alone(
+        &self,
+        place: Place,
+        program: Program,
+        packets: Packets,
+        repeat: u32,
+    ) -> Result<f64> {
+        let name = program.name(place, A::SUFFIX);
+        let (_, nanoseconds) = test_run(&self.bench, &name, &packets.frame::<A>(), repeat)?;
+        Ok(nanoseconds)
     }
 
-    fn prepare(&mut self, program: Program, packets: Packets, order: Order) -> Result<()> {
-        let fd = self.xdp(program)?.fd()?.try_clone()?;
-        self.measured.set(0, &fd, 0)?;
+    fn prepare(
+        &mut self,
+        place: Place,
+        program: Program,
+        packets: Packets,
+        order: Order,
+    ) -> Result<()> {
+        let object = match program {
+            Program::Lb => &self.lb,
+            Program::Pass | Program::Swap | Program::Lookup => &self.bench,
+        };
+        let fd = fd(object, &program.name(place, A::SUFFIX))?;
+        self.measured[place as usize].set(0, &fd, 0)?;
         let target = match packets {
             Packets::SynRefused => lb_common::target::TargetId::NONE,
             _ => TARGET,
         };
-        self.slots.set(SLOT, target, 0)?;
-        let mut template = packets.frame();
-        template.truncate(HEADERS);
-        template.resize(HEADERS.next_multiple_of(8), 0);
+        self.maps.set_slot(SLOT, target)?;
+        let mut template = packets.frame::<A>();
+        template.truncate(A::HEADERS);
+        template.resize(TEMPLATE_WORDS * 8, 0);
         let (words, _) = template.as_chunks::<8>();
         let (flows, in_order) = match order {
             Order::Random(flows) => (flows, 0),
@@ -366,13 +299,15 @@ impl DataPath {
             *to = u64::from_ne_bytes(*from);
         }
         // The sequence goes on where it was: see `Order::Sequence`.
-        let state = self.round.get(&0, 0)?[7];
+        let state = self.round.get(&0, 0)?[TEMPLATE_WORDS];
         let at_destination = u64::from(packets == Packets::Reply);
         let first = match packets {
             Packets::Syn | Packets::SynRefused => NEW,
-            Packets::Forward | Packets::Reply | Packets::NotOurs => ESTABLISHED,
+            Packets::Forward | Packets::Reply | Packets::NoService | Packets::Foreign => {
+                ESTABLISHED
+            }
         };
-        round[7..].copy_from_slice(&[
+        round[TEMPLATE_WORDS..].copy_from_slice(&[
             state,
             u64::from(flows),
             in_order,
@@ -381,26 +316,6 @@ impl DataPath {
         ]);
         self.round.set(0, round, 0)?;
         Ok(())
-    }
-
-    /// The name of each of our programs that is loaded, and how many
-    /// instructions the verifier went through.
-    pub fn verified(&self) -> Result<Vec<(String, u32)>> {
-        let program = self.xdp(Program::Lb)?;
-        let info = program.info().context("a loaded program has an info")?;
-        let name = info.name_as_str().unwrap_or("lb").to_owned();
-        let verified = info.verified_instruction_count();
-        let verified = verified.context("this kernel counts no verified instructions")?;
-        Ok(vec![(name, verified)])
-    }
-
-    fn xdp(&self, program: Program) -> Result<&Xdp> {
-        match program {
-            Program::Pass => xdp(&self.bench, "bench_pass"),
-            Program::Swap => xdp(&self.bench, "bench_swap"),
-            Program::Lookup => xdp(&self.bench, "bench_lookup"),
-            Program::Lb => xdp(&self.lb, "lb"),
-        }
     }
 
     /// How many packets each reason was counted for.
@@ -413,6 +328,52 @@ impl DataPath {
     }
 }
 
+/// The name of each of our programs, and how many instructions the verifier
+/// goes through when it is loaded.
+pub fn verified() -> Result<Vec<(String, u32)>> {
+    let mut lb = Ebpf::load_file(kernel::object()?).context("load the kernel object")?;
+    let mut names: Vec<String> = lb.programs().map(|(name, _)| name.to_owned()).collect();
+    names.sort_unstable();
+    let count = |name: String| {
+        load(&mut lb, &name)?;
+        let info = match lb.program(&name).context("it was there")? {
+            aya::programs::Program::Xdp(program) => program.info()?,
+            aya::programs::Program::SchedClassifier(program) => program.info()?,
+            other => bail!("{name} is of an unknown type: {:?}", other.prog_type()),
+        };
+        let count = info.verified_instruction_count();
+        let count = count.context("this kernel counts no verified instructions")?;
+        Ok((name, count))
+    };
+    names.into_iter().map(count).collect()
+}
+
+/// The two flows of an established connection: that of the client whose end
+/// [`varied`] tells. The server sees that end too, for one SNAT address has not
+/// ports enough for a million.
+fn pair<A: Measured>(world: &World, number: u32) -> [Entry<A>; 2] {
+    let (address, port) = varied(number);
+    let client = (address.into(), port);
+    let (forward, reply) = (key::<A>(client, VIP), key::<A>(SERVER, client));
+    let target = &world.targets[&TARGET];
+    let owner = Owner {
+        service: SERVICE,
+        target: TARGET,
+        generation: world.generations[&TARGET],
+        mode: target.mode(),
+    };
+    let flow =
+        |key, rewrite, direction, hop| Flow::new(key, rewrite, direction, owner, hop, Tick(0));
+    let to_client = Hop {
+        ifindex: target.hop.ifindex,
+        ..hop(CLIENT_MAC)
+    };
+    let (there, back) = (reply.reversed(), forward.reversed());
+    let there = flow(&forward, there, Direction::Forward, Hop::default());
+    let back = flow(&reply, back, Direction::Reply, to_client);
+    [(forward, there), (reply, back)]
+}
+
 /// The end that is number `flow`'s alone: as the harness has it.
 fn varied(flow: u32) -> (Ipv4Addr, u16) {
     let address = Ipv4Addr::from_bits(ESTABLISHED.to_bits() + (flow >> 14));
@@ -420,7 +381,7 @@ fn varied(flow: u32) -> (Ipv4Addr, u16) {
 }
 
 /// The benchmarks' kernel object. Its place is fixed.
-fn object() -> Result<PathBuf> {
+pub fn object() -> Result<PathBuf> {
     let path = PathBuf::from(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../target/bpf/bench.o"
@@ -434,25 +395,35 @@ fn object() -> Result<PathBuf> {
 }
 
 fn load(ebpf: &mut Ebpf, name: &str) -> Result<()> {
-    let program: &mut Xdp = ebpf
-        .program_mut(name)
-        .with_context(|| format!("no program `{name}`"))?
-        .try_into()?;
-    program
-        .load()
-        .map_err(|error| anyhow::anyhow!("load the kernel program {name}: {error:#}"))
+    let loaded = match ebpf.program_mut(name) {
+        Some(aya::programs::Program::Xdp(program)) => program.load(),
+        Some(aya::programs::Program::SchedClassifier(program)) => program.load(),
+        _ => bail!("no program `{name}`"),
+    };
+    loaded.map_err(|error| anyhow::anyhow!("load the kernel program {name}: {error:#}"))
 }
 
-fn xdp<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Xdp> {
-    let program = ebpf
-        .program(name)
-        .with_context(|| format!("no program `{name}`"))?;
-    Ok(program.try_into()?)
+fn fd(ebpf: &Ebpf, name: &str) -> Result<ProgramFd> {
+    let program = ebpf.program(name);
+    let program = program.with_context(|| format!("no program `{name}`"))?;
+    Ok(program.fd()?.try_clone()?)
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T> {
-    let map = ebpf
-        .take_map(name)
-        .with_context(|| format!("no map {name}"))?;
-    Ok(map.try_into()?)
+/// What the program of this name returned at last, and the nanoseconds that
+/// each of `repeat` rounds took.
+fn test_run(ebpf: &Ebpf, name: &str, frame: &[u8], repeat: u32) -> Result<(u32, f64)> {
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        repeat,
+        ..TestRunOptions::new()
+    };
+    let program = ebpf.program(name);
+    let run = match program.with_context(|| format!("no program `{name}`"))? {
+        aya::programs::Program::SchedClassifier(program) => {
+            let program: &SchedClassifier = program;
+            program.test_run(options)?
+        }
+        program => <&Xdp>::try_from(program)?.test_run(options)?,
+    };
+    Ok((run.return_value, run.duration.as_nanos() as f64))
 }

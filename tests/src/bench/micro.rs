@@ -8,16 +8,16 @@
 use anyhow::Result;
 
 use super::Effort;
-use super::datapath::{DataPath, Order, Packets, Program};
+use super::datapath::{self, DataPath};
+use super::measured::{Measured, Order, Packets, Place, Program};
 use super::report::Row;
 use super::stack;
+use lb_common::addr::{Ipv4, Ipv6};
+
 use crate::patience::interrupted;
 use crate::rows::kernel;
 
 const BENCH: &str = "micro";
-const PATH: &str = "xdp";
-/// What the rows without a table are compared with.
-const SWAP: &str = "MAC swap + TX";
 
 /// So many clients open connections in turn: none comes back before its
 /// handshake was pushed out by newer ones.
@@ -57,131 +57,173 @@ impl Plan {
 
 /// Measures everything.
 pub fn run(effort: Effort) -> Result<Vec<Row>> {
+    let mut rows = family::<Ipv4>(effort)?;
+    rows.extend(family::<Ipv6>(effort)?);
+    rows.extend(programs()?);
+    Ok(rows)
+}
+
+/// Measures all that there is of one family.
+fn family<A: Measured>(effort: Effort) -> Result<Vec<Row>> {
     let plan = Plan::new(effort);
     let most = plan.connections.iter().copied().max().unwrap_or(1);
     let mut bench = Bench {
-        path: DataPath::load(most)?,
+        path: DataPath::<A>::load(most)?,
         plan,
         rows: Vec::new(),
     };
-    bench.floors()?;
-    let swap = bench.rows.last().cloned().expect("the floors are there");
     bench.path.fill(1)?;
-    for (name, packets) in [
-        ("not ours", Packets::NotOurs),
-        ("forward, one connection", Packets::Forward),
-        ("reply, one connection", Packets::Reply),
-        ("SYN refused", Packets::SynRefused),
-    ] {
-        let row = bench.net(name, Program::Lb, packets, Order::Random(1))?;
-        bench.rows.push(row.against(&swap, SWAP));
+    for place in Place::ALL {
+        bench.without_table(place)?;
     }
     for connections in bench.plan.connections {
         if interrupted() {
             break;
         }
         bench.path.fill(*connections)?;
-        bench.table(*connections)?;
+        let lookup = bench.lookup(*connections)?;
+        for place in Place::ALL {
+            bench.table(place, *connections, &lookup)?;
+        }
     }
-    bench.programs()?;
     Ok(bench.rows)
 }
 
-struct Bench {
-    path: DataPath,
+struct Bench<A: Measured> {
+    path: DataPath<A>,
     plan: Plan,
     rows: Vec<Row>,
 }
 
-impl Bench {
-    /// What cannot be gone below; the last one is MAC swap + TX.
-    fn floors(&mut self) -> Result<()> {
+impl<A: Measured> Bench<A> {
+    /// What cannot be gone below, and what no table of flows decides.
+    fn without_table(&mut self, place: Place) -> Result<()> {
         let repeat = self.plan.repeat;
-        let mut gross = |name: &str, one: &mut dyn FnMut(&mut DataPath) -> Result<f64>| {
+        let once = Order::Random(1);
+        let mut gross = |name: &str, one: &mut dyn FnMut(&mut DataPath<A>) -> Result<f64>| {
             let samples: Vec<f64> = (0..self.plan.calls)
                 .map(|_| one(&mut self.path))
                 .collect::<Result<_>>()?;
-            self.rows.push(Row::new(BENCH, name, PATH, "ns", &samples));
+            let name = format!("{}: {name}", A::NAME);
+            self.rows
+                .push(Row::new(BENCH, &name, place.name(), "ns", &samples));
             anyhow::Ok(())
         };
         for (name, program) in [
-            ("XDP_PASS, no harness (gross)", Program::Pass),
+            ("pass, no harness (gross)", Program::Pass),
             ("MAC swap + TX, no harness (gross)", Program::Swap),
         ] {
             gross(name, &mut |path| {
-                path.time_alone(program, Packets::Forward, repeat)
+                path.time_alone(place, program, Packets::Forward, repeat)
             })?;
         }
-        gross("harness + XDP_PASS (gross)", &mut |path| {
-            path.time(Program::Pass, Packets::Forward, Order::Random(1), repeat)
+        gross("harness + pass (gross)", &mut |path| {
+            path.time(place, Program::Pass, Packets::Forward, once, repeat)
         })?;
-        let swap = self.net(SWAP, Program::Swap, Packets::Forward, Order::Random(1))?;
-        self.rows.push(swap);
+        let swap = self.net(
+            "MAC swap + TX",
+            place,
+            Program::Swap,
+            Packets::Forward,
+            once,
+        )?;
+        self.rows.push(swap.clone());
+        for (name, packets) in [
+            ("not ours, another address", Packets::Foreign),
+            ("not ours, no service of the VIP", Packets::NoService),
+            ("forward, one connection", Packets::Forward),
+            ("reply, one connection", Packets::Reply),
+            ("SYN refused", Packets::SynRefused),
+        ] {
+            let row = self.net(name, place, Program::Lb, packets, once)?;
+            self.rows.push(row.against(&swap, &swap.name));
+        }
         Ok(())
     }
 
+    /// What a look-up costs, and nothing else.
+    fn lookup(&mut self, connections: u32) -> Result<Row> {
+        let name = format!("bare look-up, {}", many(connections));
+        let (program, random) = (Program::Lookup, Order::Random(connections));
+        let row = self.net(&name, Place::Xdp, program, Packets::Forward, random)?;
+        self.rows.push(row.clone());
+        Ok(row)
+    }
+
     /// All that depends on how many connections there are.
-    fn table(&mut self, connections: u32) -> Result<()> {
-        let many = match connections {
-            1_000_000.. => format!("{}M", connections / 1_000_000),
-            _ => format!("{}k", connections / 1_000),
-        };
+    fn table(&mut self, place: Place, connections: u32, lookup: &Row) -> Result<()> {
         let random = Order::Random(connections);
-        let bare = format!("bare look-up, {many} connections");
-        let lookup = self.net(&bare, Program::Lookup, Packets::Forward, random)?;
-        self.rows.push(lookup.clone());
-        for (name, packets) in [("forward", Packets::Forward), ("reply", Packets::Reply)] {
-            let name = format!("{name}, {many} connections");
-            let row = self.net(&name, Program::Lb, packets, random)?;
-            self.rows.push(row.against(&lookup, &bare));
-        }
         // Clients that have no connection yet: behind those that have.
-        let name = format!("SYN accepted, {many} connections");
-        let syn = self.net(
-            &name,
-            Program::Lb,
-            Packets::Syn,
-            Order::Sequence(NEW_CLIENTS),
-        )?;
-        self.rows.push(syn.against(&lookup, &bare));
+        let new = Order::Sequence(NEW_CLIENTS);
+        for (name, packets, order) in [
+            ("forward", Packets::Forward, random),
+            ("reply", Packets::Reply, random),
+            ("SYN accepted", Packets::Syn, new),
+        ] {
+            let name = format!("{name}, {}", many(connections));
+            let row = self.net(&name, place, Program::Lb, packets, order)?;
+            self.rows.push(row.against(lookup, &lookup.name));
+        }
         Ok(())
     }
 
     /// What `program` costs beyond the harness.
-    fn net(&mut self, name: &str, program: Program, packets: Packets, order: Order) -> Result<Row> {
+    fn net(
+        &mut self,
+        name: &str,
+        place: Place,
+        program: Program,
+        packets: Packets,
+        order: Order,
+    ) -> Result<Row> {
         let repeat = self.plan.repeat;
         // Once for the caches, the branch predictor and, for SYNs, the table
         // of handshakes: it is full from then on, as under load.
         self.path
-            .time(program, packets, order, repeat.min(100_000))?;
+            .time(place, program, packets, order, repeat.min(100_000))?;
         let samples: Vec<f64> = (0..self.plan.calls)
             .map(|_| {
-                let harness = self.path.time(Program::Pass, packets, order, repeat)?;
-                let gross = self.path.time(program, packets, order, repeat)?;
+                let harness = self
+                    .path
+                    .time(place, Program::Pass, packets, order, repeat)?;
+                let gross = self.path.time(place, program, packets, order, repeat)?;
                 Ok(gross - harness)
             })
             .collect::<Result<_>>()?;
-        Ok(Row::new(BENCH, name, PATH, "ns", &samples))
+        let name = format!("{}: {name}", A::NAME);
+        Ok(Row::new(BENCH, &name, place.name(), "ns", &samples))
     }
+}
 
-    /// What the verifier says of each program, and what stack it takes.
-    fn programs(&mut self) -> Result<()> {
-        for (name, instructions) in self.path.verified()? {
-            let name = format!("{name}: verified instructions");
-            let instructions = [f64::from(instructions)];
-            self.rows
-                .push(Row::new(BENCH, &name, PATH, "count", &instructions));
-        }
-        for stack::Chain {
-            program: name,
-            depth: bytes,
-            ..
-        } in stack::chains(&kernel::object()?)?
-        {
-            let name = format!("{name}: stack");
-            self.rows
-                .push(Row::new(BENCH, &name, PATH, "B", &[bytes as f64]));
-        }
-        Ok(())
+fn many(connections: u32) -> String {
+    match connections {
+        1_000_000.. => format!("{}M connections", connections / 1_000_000),
+        _ => format!("{}k connections", connections / 1_000),
     }
+}
+
+/// What the verifier says of each program, and what stack it takes.
+fn programs() -> Result<Vec<Row>> {
+    let path = |name: &str| match name {
+        "lb_tc" | "lb_egress" => "tc",
+        _ => "xdp",
+    };
+    let mut rows = Vec::new();
+    for (program, instructions) in datapath::verified()? {
+        let name = format!("{program}: verified instructions");
+        let instructions = [f64::from(instructions)];
+        rows.push(Row::new(
+            BENCH,
+            &name,
+            path(&program),
+            "count",
+            &instructions,
+        ));
+    }
+    for chain in stack::chains(&kernel::object()?)? {
+        let name = format!("{}: stack", chain.program);
+        let bytes = [chain.depth as f64];
+        rows.push(Row::new(BENCH, &name, path(&chain.program), "B", &bytes));
+    }
+    Ok(rows)
 }

@@ -7,7 +7,10 @@
 //!   kernel's defaults.
 //! - **HAProxy**: mode tcp, one thread a CPU (its default), splicing, and
 //!   connections enough; neither logs nor statistics.
-//! - **nginx stream**: one process a CPU with `reuseport`, no logs.
+//! - **nginx stream**: one process a CPU with `reuseport`, a long backlog, no
+//!   logs.
+//!
+//! Both proxies get the wider range of source ports that their manuals ask for.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -17,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::load::{BULK, HTTP};
+use super::relay::Relay;
 use crate::balancer::{Balancer, Hook};
 use crate::lab::{Lab, NIC, Process, Spec, address};
 use crate::patience::wait_for;
@@ -29,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub enum Way {
     /// Nothing in between.
     Direct,
+    /// A program that only swaps MAC addresses, in the place of ours.
+    Relay(Hook),
     /// `lb`, by a hook.
     Lb(Hook),
     /// DNAT and SNAT in the kernel.
@@ -41,10 +47,14 @@ pub enum Way {
 
 impl Way {
     /// All of them; the first one is what the others are compared with.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Direct,
+        Self::Relay(Hook::Native),
+        Self::Relay(Hook::Generic),
+        Self::Relay(Hook::Tc),
         Self::Lb(Hook::Native),
         Self::Lb(Hook::Generic),
+        Self::Lb(Hook::Tc),
         Self::Nftables,
         Self::Haproxy,
         Self::NginxStream,
@@ -54,6 +64,9 @@ impl Way {
     pub fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::Relay(Hook::Native) => "redirect only, xdp-native",
+            Self::Relay(Hook::Generic) => "redirect only, xdp-generic",
+            Self::Relay(Hook::Tc) => "redirect only, tc",
             Self::Lb(Hook::Native) => "lb xdp-native",
             Self::Lb(Hook::Generic) => "lb xdp-generic",
             Self::Lb(Hook::Tc) => "lb tc",
@@ -68,6 +81,9 @@ impl Way {
         let spec = Spec::for_test(1);
         match self {
             Self::Lb(Hook::Native) => spec,
+            // Native XDP on veth gives unfinished checksums for finished ones,
+            // and nobody on the way finishes them.
+            Self::Relay(Hook::Native) => spec.checksums_verified(),
             _ => spec.without_peer_program(),
         }
     }
@@ -75,7 +91,7 @@ impl Way {
     /// Where the client finds the server that listens on `port`.
     pub fn entrance(self, port: u16) -> SocketAddrV4 {
         let address = match self {
-            Self::Direct => address::node(1),
+            Self::Direct | Self::Relay(_) => address::node(1),
             _ => address::VIP,
         };
         SocketAddrV4::new(address, port)
@@ -85,6 +101,10 @@ impl Way {
     pub fn start(self, lab: &Lab) -> Result<Running> {
         let running = match self {
             Self::Direct => Running::default(),
+            Self::Relay(hook) => Running {
+                _relay: Some(Relay::start(lab, hook)?),
+                ..Running::default()
+            },
             Self::Lb(hook) => lb(lab, hook)?,
             Self::Nftables => nftables(lab)?,
             Self::Haproxy => haproxy(lab)?,
@@ -97,6 +117,7 @@ impl Way {
 /// What is in between, for as long as this lives.
 #[derive(Debug, Default)]
 pub struct Running {
+    _relay: Option<Relay>,
     _balancer: Option<Balancer>,
     _processes: Vec<Process>,
 }
@@ -128,7 +149,7 @@ route = "any"
     })?;
     Ok(Running {
         _balancer: Some(balancer),
-        _processes: Vec::new(),
+        ..Running::default()
     })
 }
 
@@ -165,6 +186,9 @@ fn nftables(lab: &Lab) -> Result<Running> {
 fn haproxy(lab: &Lab) -> Result<Running> {
     let (node, vip) = (address::node(1), address::VIP);
     own_vip(lab, vip)?;
+    let balancer = lab.balancer();
+    balancer.set_sysctl("ipv4/ip_local_port_range", "1024 65535")?;
+    balancer.set_sysctl("core/somaxconn", "4096")?;
     let mut text = "global
   maxconn 4000
   fd-hard-limit 20000
@@ -185,14 +209,17 @@ defaults
     command.arg("-db").arg("-f").arg(&file);
     let log = lab.run_directory().join("haproxy.log");
     Ok(Running {
-        _balancer: None,
-        _processes: vec![lab.balancer().spawn(command, &log)?],
+        _processes: vec![balancer.spawn(command, &log)?],
+        ..Running::default()
     })
 }
 
 fn nginx_stream(lab: &Lab) -> Result<Running> {
     let (node, vip) = (address::node(1), address::VIP);
     own_vip(lab, vip)?;
+    let balancer = lab.balancer();
+    balancer.set_sysctl("ipv4/ip_local_port_range", "1024 65535")?;
+    balancer.set_sysctl("core/somaxconn", "4096")?;
     let mut text = String::new();
     for port in [HTTP, BULK] {
         text += &format!(
@@ -214,8 +241,8 @@ fn nginx_stream(lab: &Lab) -> Result<Running> {
         })
         .collect::<Result<_>>()?;
     Ok(Running {
-        _balancer: None,
         _processes: processes,
+        ..Running::default()
     })
 }
 

@@ -28,8 +28,8 @@ pub enum Label {
     Path,
 }
 
-/// Draws one horizontal bar a row, of its median; a thin line goes from the
-/// least to the greatest.
+/// Draws one horizontal bar a row, of its median, with its ratio to the row
+/// that it is compared with; a thin line goes from the least to the greatest.
 pub fn bars(path: &Path, title: &str, label: Label, rows: &[&Row]) -> Result<()> {
     let count = i32::try_from(rows.len())?;
     let height = u32::try_from(TITLE + PITCH * count + 12)?;
@@ -68,7 +68,8 @@ pub fn bars(path: &Path, title: &str, label: Label, rows: &[&Row]) -> Result<()>
         let range = vec![(x(row.min), middle), (x(row.max), middle)];
         area.draw(&PathElement::new(range, BLACK.stroke_width(2)))
             .map_err(failed)?;
-        let said = format!("{} {}", number(row.median), row.unit);
+        let ratio = row.ratio.map(|ratio| format!("  ({ratio:.2} ×)"));
+        let said = format!("{}{}", number(row.median), ratio.unwrap_or_default());
         let beside = (x(row.max).max(x(row.median)) + 8, middle);
         area.draw(&Text::new(said, beside, right.clone()))
             .map_err(failed)?;

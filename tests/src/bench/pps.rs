@@ -5,35 +5,40 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use lb_common::addr::{Ipv4, Ipv6};
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::Effort;
-use super::datapath::{DataPath, Order, Packets, Program};
+use super::datapath::DataPath;
+use super::measured::{Measured, Order, Packets, Program};
 use super::report::Row;
 use crate::lab::{Lab, NIC, Namespace, Spec};
 use crate::patience::interrupted;
 
-/// What the rows are compared with.
-const SWAP: &str = "MAC swap + TX";
-
 /// Measures everything.
 pub fn run(effort: Effort) -> Result<Vec<Row>> {
+    let mut rows = family::<Ipv4>(effort)?;
+    rows.extend(family::<Ipv6>(effort)?);
+    Ok(rows)
+}
+
+fn family<A: Measured>(effort: Effort) -> Result<Vec<Row>> {
     let (runs, frames, many) = match effort {
         Effort::Full => (9, 4_000_000, 1_000_000),
         Effort::Quick => (3, 1_000_000, 100_000),
         Effort::Smoke => (1, 100_000, 1_000),
     };
     let lab = Lab::new(&Spec::for_test(1).without_peer_program())?;
-    let mut path = DataPath::load(many)?;
+    let ingress = index(lab.balancer())?;
+    let mut path = DataPath::<A>::load_for(many, ingress)?;
     lab.balancer().enter(|| path.attach_near(NIC))?;
     lab.switch().enter(|| path.attach_far("balancer"))?;
-    let ingress = index(lab.balancer())?;
     path.fill(many)?;
 
     let forward = format!("forward, {many} connections");
     let cases = [
-        (SWAP, Program::Swap, Packets::Forward, 1),
+        ("MAC swap + TX", Program::Swap, Packets::Forward, 1),
         ("forward, one connection", Program::Lb, Packets::Forward, 1),
         ("reply, one connection", Program::Lb, Packets::Reply, 1),
         (&forward, Program::Lb, Packets::Forward, many),
@@ -57,9 +62,10 @@ pub fn run(effort: Effort) -> Result<Vec<Row>> {
             );
             samples.push(arrived as f64 / took / 1e6);
         }
-        let row = Row::new("pps", name, "veth native", "Mpps", &samples);
+        let name = format!("{}: {name}", A::NAME);
+        let row = Row::new("pps", &name, "veth native", "Mpps", &samples);
         let row = match rows.first() {
-            Some(swap) => row.against(swap, SWAP),
+            Some(swap) => row.against(swap, &swap.name),
             None => row,
         };
         rows.push(row);

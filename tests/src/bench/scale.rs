@@ -6,9 +6,12 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use lb_common::addr::{Ipv4, Ipv6};
 
 use super::Effort;
-use super::datapath::{DataPath, Order, Packets, Program};
+use super::crowd::{self, Findings};
+use super::datapath::DataPath;
+use super::measured::{Measured, Order, Packets, Place, Program};
 use super::report::Row;
 use crate::balancer::Balancer;
 use crate::fake::Server;
@@ -36,7 +39,17 @@ pub fn run(effort: Effort) -> Result<Vec<Row>> {
     };
     let mut rows = Vec::new();
     for connections in flows {
-        rows.extend(table(*connections, runs)?);
+        rows.extend(table::<Ipv4>(*connections, runs)?);
+        rows.extend(table::<Ipv6>(*connections, runs)?);
+    }
+    let crowds: &[u32] = match effort {
+        Effort::Full => &[50_000, 500_000],
+        Effort::Quick | Effort::Smoke => &[],
+    };
+    for connections in crowds {
+        if !interrupted() {
+            rows.extend(crowd(*connections)?);
+        }
     }
     for services in services {
         if interrupted() {
@@ -48,36 +61,68 @@ pub fn run(effort: Effort) -> Result<Vec<Row>> {
 }
 
 /// A table that is as large as what is in it.
-fn table(connections: u32, runs: usize) -> Result<Vec<Row>> {
+fn table<A: Measured>(connections: u32, runs: usize) -> Result<Vec<Row>> {
     let row = |name: &str, unit: &str, samples: &[f64]| {
-        let name = format!("{name}, {connections} connections");
-        Row::new(BENCH, &name, "xdp", unit, samples)
+        let name = format!("{}: {name}, {connections} connections", A::NAME);
+        Row::new(BENCH, &name, Place::Xdp.name(), unit, samples)
     };
-    let mut path = DataPath::load(connections)?;
+    let mut path = DataPath::<A>::load(connections)?;
     let begun = Instant::now();
     path.fill(connections)?;
     let filled = begun.elapsed().as_secs_f64();
     let mut time = |packets| {
         let order = Order::Random(connections);
-        let once = |_| {
-            let harness = path.time(Program::Pass, packets, order, 200_000)?;
-            Ok(path.time(Program::Lb, packets, order, 200_000)? - harness)
-        };
-        (0..runs).map(once).collect::<Result<Vec<f64>>>()
+        let mut once = |program| path.time(Place::Xdp, program, packets, order, 200_000);
+        (0..runs)
+            .map(|_| {
+                let harness = once(Program::Pass)?;
+                Ok(once(Program::Lb)? - harness)
+            })
+            .collect::<Result<Vec<f64>>>()
     };
     let forward = time(Packets::Forward)?;
     let reply = time(Packets::Reply)?;
     let (bytes, room) = path.memory()?;
+    let bytes = bytes as f64 / f64::from(room);
     Ok(vec![
         row("forward", "ns", &forward),
         row("reply", "ns", &reply),
-        row(
-            "memory of a connection",
-            "B",
-            &[bytes as f64 / f64::from(room)],
-        ),
+        row("memory of a connection", "B", &[bytes]),
         row("filling two tables", "s", &[filled]),
     ])
+}
+
+/// What the agent takes for a table with so many connections in it.
+fn crowd(connections: u32) -> Result<Vec<Row>> {
+    let Findings {
+        resting,
+        reaping,
+        reaping_mebibytes,
+        slowest_status,
+        listings,
+        ..
+    } = crowd::measure(connections)?;
+    let row = |name: &str, unit: &str, value: f64| {
+        let name = format!("{name}, {} flows", connections * 2);
+        Row::new(BENCH, &name, "agent", unit, &[value])
+    };
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let mut rows = vec![
+        row("CPU of a sweep", "ms", ms(resting.cpu)),
+        row("CPU of one that forgets most", "ms", ms(reaping.cpu)),
+        row("its longest slice", "ms", ms(reaping.longest_slice)),
+        row("its memory", "MiB", reaping_mebibytes),
+        row("slowest lb status meanwhile", "ms", ms(slowest_status)),
+    ];
+    for (name, listing) in listings {
+        let row = |what: &str, unit, value| row(&format!("lb flows, {name}: {what}"), unit, value);
+        rows.extend([
+            row("time", "ms", ms(listing.took)),
+            row("agent", "MiB", listing.agent_mebibytes),
+            row("CLI", "MiB", listing.cli_mebibytes),
+        ]);
+    }
+    Ok(rows)
 }
 
 /// `lb` with so many services, each with the same 32 servers.
@@ -100,10 +145,11 @@ fn agent(services: u16) -> Result<Vec<Row>> {
     let pid = balancer.pid().context("lb ended")?;
     let cpu_installed = cpu_seconds(pid)?;
 
-    let begun = Instant::now();
+    let (before, begun) = (cpu_seconds(pid)?, Instant::now());
     servers.pop();
     wait_for_targets(&mut balancer, services, SERVERS - 1)?;
     let changed = begun.elapsed().as_secs_f64();
+    let cpu_changed = cpu_seconds(pid)? - before;
 
     let (before, begun) = (cpu_seconds(pid)?, Instant::now());
     pause(Duration::from_secs(2));
@@ -116,6 +162,7 @@ fn agent(services: u16) -> Result<Vec<Row>> {
         row("start to serving", "s", installed),
         row("CPU until then", "s", cpu_installed),
         row("a server leaves", "s", changed),
+        row("CPU until it has left", "s", cpu_changed),
         row("CPU at rest", "% of a core", idle * 100.0),
         row("RSS", "MiB", resident_mebibytes(pid)?),
     ])
@@ -153,7 +200,7 @@ fn configuration(services: u16) -> String {
 }
 
 /// CPU time that a process has taken.
-fn cpu_seconds(pid: u32) -> Result<f64> {
+pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("lb ended")?;
     // proc_pid_stat(5): utime and stime are fields 14 and 15; the name, in
     // brackets, is field 2.

@@ -1,6 +1,5 @@
 //! `cargo xtask bench` builds and runs this.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
 use lb_tests::bench::report::Row;
-use lb_tests::bench::{Effort, e2e, micro, plot, pps, report, scale};
+use lb_tests::bench::{Effort, cluster, e2e, micro, plot, pps, probes, report, scale, stalls};
 use lb_tests::patience::{interrupted, interruption};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -18,7 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 struct Cli {
     /// Which benchmarks; all of them where none is named.
     benches: Vec<Bench>,
-    /// Less than two minutes in all, with wider error.
+    /// Less than two minutes for each, with wider error.
     #[arg(long)]
     quick: bool,
     /// Where the JSON and the figures go.
@@ -36,6 +35,12 @@ enum Bench {
     Scale,
     /// Packets a second on one core, through a driver.
     Pps,
+    /// What checking a thousand servers costs the agent.
+    Probes,
+    /// Writes and reads a second of the sample cluster, beside etcd.
+    Cluster,
+    /// How many of very many connections wait for something to be sent again.
+    Stalls,
 }
 
 impl Bench {
@@ -45,6 +50,9 @@ impl Bench {
             Self::E2e => "e2e",
             Self::Scale => "scale",
             Self::Pps => "pps",
+            Self::Probes => "probes",
+            Self::Cluster => "cluster",
+            Self::Stalls => "stalls",
         }
     }
 
@@ -54,6 +62,9 @@ impl Bench {
             Self::E2e => e2e::run(effort),
             Self::Scale => scale::run(effort),
             Self::Pps => pps::run(effort),
+            Self::Probes => probes::run(effort),
+            Self::Cluster => cluster::run(effort),
+            Self::Stalls => stalls::run(effort),
         }
     }
 }
@@ -111,41 +122,87 @@ fn run(cli: &Cli) -> Result<()> {
     Ok(())
 }
 
-/// One figure for each thing that was measured: a whole benchmark of
-/// nanoseconds, or one name on all paths.
+/// One figure for each thing that was measured: what is in nanoseconds on one
+/// path, one name on all paths, one name in all sizes.
 fn figures(directory: &Path, bench: Bench, rows: &[Row]) -> Result<()> {
-    let draw = |name: &str, title: &str, label, rows: &[&Row]| {
-        let path = directory.join(format!("{name}.svg"));
-        plot::bars(&path, title, label, rows)?;
+    let mut figures: Vec<(Figure, Vec<&Row>)> = Vec::new();
+    for row in rows {
+        let Some(figure) = Figure::of(bench, row) else {
+            continue;
+        };
+        match figures.iter_mut().find(|(known, _)| *known == figure) {
+            Some((_, rows)) => rows.push(row),
+            None => figures.push((figure, vec![row])),
+        }
+    }
+    for (figure, rows) in figures {
+        let file = format!("{}-{}.svg", bench.name(), figure.subject.replace(' ', "-"));
+        let path = directory.join(file);
+        plot::bars(&path, &figure.title, figure.label, &rows)?;
         println!("{}", path.display());
-        anyhow::Ok(())
-    };
-    match bench {
-        Bench::Micro => {
-            let bars: Vec<&Row> = rows.iter().filter(|row| row.unit == "ns").collect();
-            let title = "Nanoseconds a packet, net of the harness";
-            draw("micro", title, plot::Label::Name, &bars)
-        }
-        Bench::E2e => rows.chunk_by(|a, b| a.name == b.name).try_for_each(|rows| {
-            let name = &rows[0].name;
-            let bars: Vec<&Row> = rows.iter().collect();
-            let file = format!("e2e-{}", name.replace(' ', "-"));
-            draw(&file, name, plot::Label::Path, &bars)
-        }),
-        Bench::Scale => {
-            let units: BTreeSet<&str> = rows.iter().map(|row| row.unit.as_str()).collect();
-            units.into_iter().try_for_each(|unit| {
-                let bars: Vec<&Row> = rows.iter().filter(|row| row.unit == unit).collect();
-                let word = unit.split_whitespace().next().unwrap_or_default();
-                let file = format!("scale-{}", word.replace('%', "percent"));
-                draw(&file, "Scale", plot::Label::Name, &bars)
-            })
-        }
-        Bench::Pps => {
-            let bars: Vec<&Row> = rows.iter().collect();
-            let title = "Million packets a second on one core";
-            draw("pps", title, plot::Label::Name, &bars)
-        }
+    }
+    Ok(())
+}
+
+/// Which rows belong together.
+#[derive(PartialEq, Eq)]
+struct Figure {
+    /// For the name of the file.
+    subject: String,
+    title: String,
+    label: plot::Label,
+}
+
+impl Figure {
+    /// The figure that shows `row`; `None` where a number says enough.
+    fn of(bench: Bench, row: &Row) -> Option<Self> {
+        let Row {
+            name, path, unit, ..
+        } = row;
+        let (subject, title, label) = match bench {
+            Bench::Micro if unit == "ns" => {
+                // What differs by orders of magnitude.
+                let what = match name.ends_with("k connections") || name.ends_with("M connections")
+                {
+                    true if name.contains("SYN") => "new of many",
+                    true => "of many",
+                    false => "of one",
+                };
+                let subject = format!("{path} {what}");
+                let title = format!("{path}: nanoseconds a packet, net of the harness");
+                (subject, title, plot::Label::Name)
+            }
+            Bench::Micro => return None,
+            Bench::E2e => (name.clone(), format!("{name}, {unit}"), plot::Label::Path),
+            Bench::Scale => {
+                // What differs stands behind the comma, and before the colon.
+                let (head, _) = name.split_once(',')?;
+                let subject = head.rsplit(": ").next()?;
+                let title = format!("{subject}, {unit}");
+                (subject.to_owned(), title, plot::Label::Name)
+            }
+            Bench::Pps => {
+                let title = "million packets a second on one core".to_owned();
+                ("veth".to_owned(), title, plot::Label::Name)
+            }
+            // Zeros, with luck: nothing to draw.
+            Bench::Stalls => return None,
+            Bench::Cluster if unit == "ms" => return None,
+            Bench::Cluster => {
+                let subject = name.split(',').next().unwrap_or_default();
+                let title = format!("{name}, {unit}");
+                (subject.to_owned(), title, plot::Label::Path)
+            }
+            Bench::Probes => {
+                let title = "the agent's share of one core".to_owned();
+                ("agent".to_owned(), title, plot::Label::Name)
+            }
+        };
+        Some(Self {
+            subject,
+            title,
+            label,
+        })
     }
 }
 

@@ -22,7 +22,7 @@
 //! is changed, but for that one veth. [`address`] says who has which address.
 
 pub mod address;
-mod ip;
+pub(crate) mod ip;
 mod namespace;
 mod process;
 mod program;

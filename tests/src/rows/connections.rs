@@ -81,3 +81,15 @@ impl<A: Address> Connections<A> {
         self
     }
 }
+
+/// An entry of PENDING whose server has said nothing yet.
+#[must_use]
+pub fn unanswered<A: Address>((key, flow): Entry<A>) -> (FlowKey<A>, Pending<A>) {
+    let pending = Pending {
+        flow,
+        server_sequence: 0,
+        opened: 0,
+        reserved: 0,
+    };
+    (key, pending)
+}

@@ -8,6 +8,7 @@ use lb_common::service::{Listener, SourceKey};
 use lb_common::target::{Snat, Target};
 
 use super::connections::{Connections, Entry};
+use super::frame::Leg;
 use super::maps::Mapped;
 use super::world::World;
 
@@ -69,6 +70,19 @@ pub fn ipv6_like(address: IpAddr) -> Ipv6Addr {
             Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, words[0], words[1])
         }
         IpAddr::V6(address) => address,
+    }
+}
+
+impl Leg {
+    /// What stands for this leg of IPv4 in another family.
+    #[must_use]
+    pub fn over<A: Family>(self) -> Self {
+        let over = |(address, port)| (A::like(address).into(), A::port(port));
+        Self {
+            source: over(self.source),
+            destination: over(self.destination),
+            ..self
+        }
     }
 }
 
@@ -171,7 +185,7 @@ fn translated_flow<A: Address, B: Family>((key, flow): Entry<A>) -> Entry<B> {
 fn translated_target<A: Address, B: Family>(target: &Target<A>) -> Target<B> {
     Target {
         server: translated(target.server),
-        tunnel: B::default(),
+        tunnel: translated(target.tunnel),
         hop: target.hop,
         max_connections: target.max_connections,
         port: target.port,

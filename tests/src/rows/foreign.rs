@@ -2,15 +2,13 @@
 //! the host as it came. All of them meet an established connection, which a
 //! frame that is misread would be taken for.
 
+use lb_common::addr::Ipv4;
 use lb_common::verdict::Reason;
 
+use super::family::Family;
 use super::frame::{ACK, ETH, HEADERS, IP, PSH, SYN, finish_ip, finish_tcp, segment};
 use super::world::{FROM_CLIENT, World};
 use super::{Row, row};
-
-/// The first and the last length that BPF_PROG_TEST_RUN takes and that is
-/// too short for a segment.
-const TRUNCATED: std::ops::Range<usize> = ETH..HEADERS;
 
 const TOTAL_LENGTH: usize = ETH + 2;
 const FRAGMENT: usize = ETH + 6;
@@ -18,28 +16,53 @@ const PROTOCOL: usize = ETH + 9;
 const DATA_OFFSET: usize = ETH + IP + 12;
 
 /// A segment of the established connection.
-fn request() -> Vec<u8> {
-    segment(FROM_CLIENT, ACK | PSH)
+pub(super) fn request<A: Family>() -> Vec<u8> {
+    segment(FROM_CLIENT.over::<A>(), ACK | PSH)
         .numbers(1001, 5001)
         .payload(b"GET /kv/key HTTP/1.1\r\n\r\n")
         .build()
 }
 
 /// The same frame with `bytes` at `offset`, and a right header checksum.
-fn with(offset: usize, bytes: &[u8]) -> Vec<u8> {
-    let mut frame = request();
+pub(super) fn with<A: Family>(offset: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut frame = request::<A>();
     frame[offset..offset + bytes.len()].copy_from_slice(bytes);
     finish_ip(&mut frame);
     frame
 }
 
-fn passes(sentence: impl Into<String>, packet: Vec<u8>, reason: Reason) -> Row {
-    row(sentence, World::new().established(), packet).passes(reason)
+/// The same segment, its header of so many words, where that says so is at
+/// `offset`.
+pub(super) fn with_words<A: Family>(offset: usize, words: u8) -> Vec<u8> {
+    let mut frame = with::<A>(offset, &[words << 4]);
+    finish_tcp(&mut frame);
+    frame
+}
+
+pub(super) fn passes<A: Family>(
+    sentence: impl Into<String>,
+    packet: Vec<u8>,
+    reason: Reason,
+) -> Row<A> {
+    let world = World::new().established().translated();
+    row(sentence, world, packet).passes(reason)
+}
+
+/// A segment whose frame ends before its headers do, of `headers` bytes.
+pub(super) fn truncated<A: Family>(headers: usize) -> Vec<Row<A>> {
+    (ETH..headers)
+        .map(|length| {
+            let mut packet = request::<A>();
+            packet.truncate(length);
+            let sentence = format!("a frame of {length} bytes of {} passes", A::NAME);
+            passes(sentence, packet, Reason::Truncated)
+        })
+        .collect()
 }
 
 pub(super) fn rows() -> Vec<Row> {
     [
-        truncated(),
+        truncated(HEADERS),
         other_protocols(),
         options(),
         fragments(),
@@ -48,28 +71,17 @@ pub(super) fn rows() -> Vec<Row> {
     .concat()
 }
 
-fn truncated() -> Vec<Row> {
-    TRUNCATED
-        .map(|length| {
-            let mut packet = request();
-            packet.truncate(length);
-            let sentence = format!("a frame of {length} bytes passes");
-            passes(sentence, packet, Reason::Truncated)
-        })
-        .collect()
-}
-
 fn other_protocols() -> Vec<Row> {
-    let with_type = |ether_type: [u8; 2]| with(12, &ether_type);
+    let with_type = |ether_type: [u8; 2]| with::<Ipv4>(12, &ether_type);
     let tagged = |tag: Vec<u8>| {
-        let mut packet = request();
+        let mut packet = request::<Ipv4>();
         packet.splice(12..12, tag);
         packet
     };
     let mut arp = vec![0xff; 6];
     arp.extend([2, 0, 0, 0, 0, 9, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
     arp.resize(60, 0);
-    let protocol = |number| with(PROTOCOL, &[number]);
+    let protocol = |number| with::<Ipv4>(PROTOCOL, &[number]);
     vec![
         passes("ARP passes", arp, Reason::NotIp),
         passes(
@@ -120,11 +132,11 @@ fn other_protocols() -> Vec<Row> {
 }
 
 fn options() -> Vec<Row> {
-    let mut optional = request();
+    let mut optional = request::<Ipv4>();
     // Router alert.
     optional.splice(ETH + IP..ETH + IP, [0x94, 4, 0, 0]);
     optional[ETH] = 0x46;
-    let version = |byte| with(ETH, &[byte]);
+    let version = |byte| with::<Ipv4>(ETH, &[byte]);
     vec![
         passes("a header with IP options passes", optional, Reason::Options),
         passes(
@@ -151,7 +163,7 @@ fn options() -> Vec<Row> {
 }
 
 fn fragments() -> Vec<Row> {
-    let fragment = |bits: u16| with(FRAGMENT, &bits.to_be_bytes());
+    let fragment = |bits: u16| with::<Ipv4>(FRAGMENT, &bits.to_be_bytes());
     vec![
         passes(
             "the first fragment passes",
@@ -178,14 +190,10 @@ fn fragments() -> Vec<Row> {
 
 /// Lengths that contradict the frame, or each other.
 fn lies() -> Vec<Row> {
-    let payload = request().len() - HEADERS;
-    let total = |length: usize| with(TOTAL_LENGTH, &(length as u16).to_be_bytes());
+    let payload = request::<Ipv4>().len() - HEADERS;
+    let total = |length: usize| with::<Ipv4>(TOTAL_LENGTH, &(length as u16).to_be_bytes());
     let malformed = |sentence, packet| passes(sentence, packet, Reason::Malformed);
-    let header = |words: u8| {
-        let mut frame = with(DATA_OFFSET, &[words << 4]);
-        finish_tcp(&mut frame);
-        frame
-    };
+    let header = |words| with_words::<Ipv4>(DATA_OFFSET, words);
     let words_of_segment = ((20 + payload) / 4) as u8;
     let mut bare = segment(FROM_CLIENT, SYN).numbers(1000, 0).build();
     bare[DATA_OFFSET] = 6 << 4;

@@ -4,65 +4,28 @@
 use lb_common::addr::Ipv6;
 use lb_common::verdict::Reason;
 
-use super::family::ipv6_like;
-use super::frame::{ACK, ETH, HEADERS6, IP6, Leg, PSH, finish_tcp, segment};
-use super::world::{FROM_CLIENT, World};
-use super::{Row, row};
+use super::Row;
+use super::foreign::{passes, request, truncated, with, with_words};
+use super::frame::{ETH, HEADERS6, IP6};
 
 const VERSION: usize = ETH;
 const PAYLOAD_LENGTH: usize = ETH + 4;
 const NEXT_HEADER: usize = ETH + 6;
 const DATA_OFFSET: usize = ETH + IP6 + 12;
 
-/// A segment of the established connection.
-fn request() -> Vec<u8> {
-    let over_ipv6 = |(address, port)| (ipv6_like(address).into(), port);
-    let leg = Leg {
-        source: over_ipv6(FROM_CLIENT.source),
-        destination: over_ipv6(FROM_CLIENT.destination),
-        ..FROM_CLIENT
-    };
-    segment(leg, ACK | PSH)
-        .numbers(1001, 5001)
-        .payload(b"GET /kv/key HTTP/1.1\r\n\r\n")
-        .build()
-}
-
-/// The same frame with `bytes` at `offset`.
-fn with(offset: usize, bytes: &[u8]) -> Vec<u8> {
-    let mut frame = request();
-    frame[offset..offset + bytes.len()].copy_from_slice(bytes);
-    frame
-}
-
-fn passes(sentence: impl Into<String>, packet: Vec<u8>, reason: Reason) -> Row<Ipv6> {
-    let world = World::new().established().translated();
-    row(sentence, world, packet).passes(reason)
-}
-
 pub(super) fn rows() -> Vec<Row<Ipv6>> {
-    [truncated(), headers(), lies()].concat()
-}
-
-fn truncated() -> Vec<Row<Ipv6>> {
-    (ETH..HEADERS6)
-        .map(|length| {
-            let mut packet = request();
-            packet.truncate(length);
-            let sentence = format!("an IPv6 frame of {length} bytes passes");
-            passes(sentence, packet, Reason::Truncated)
-        })
-        .collect()
+    [truncated(HEADERS6), headers(), lies()].concat()
 }
 
 fn headers() -> Vec<Row<Ipv6>> {
-    let next = |sentence, number, reason| passes(sentence, with(NEXT_HEADER, &[number]), reason);
+    let next =
+        |sentence, number, reason| passes(sentence, with::<Ipv6>(NEXT_HEADER, &[number]), reason);
     // A fragment's own header, with the segment behind it.
-    let mut fragment = with(NEXT_HEADER, &[44]);
+    let mut fragment = with::<Ipv6>(NEXT_HEADER, &[44]);
     fragment.splice(ETH + IP6..ETH + IP6, [6, 0, 0, 1, 0, 0, 0, 1]);
-    let mut options = with(NEXT_HEADER, &[60]);
+    let mut options = with::<Ipv6>(NEXT_HEADER, &[60]);
     options.splice(ETH + IP6..ETH + IP6, [6, 0, 1, 4, 0, 0, 0, 0]);
-    let mut arp = with(12, &[0x08, 0x06]);
+    let mut arp = with::<Ipv6>(12, &[0x08, 0x06]);
     arp.truncate(60);
     vec![
         passes("an IPv6 fragment passes", fragment, Reason::Fragment),
@@ -80,22 +43,18 @@ fn headers() -> Vec<Row<Ipv6>> {
 
 /// Lengths that contradict the frame, or each other.
 fn lies() -> Vec<Row<Ipv6>> {
-    let payload = request().len() - HEADERS6;
+    let payload = request::<Ipv6>().len() - HEADERS6;
     let malformed = |sentence, packet| passes(sentence, packet, Reason::Malformed);
-    let length = |length: usize| with(PAYLOAD_LENGTH, &(length as u16).to_be_bytes());
-    let header = |words: u8| {
-        let mut frame = with(DATA_OFFSET, &[words << 4]);
-        finish_tcp(&mut frame);
-        frame
-    };
+    let length = |length: usize| with::<Ipv6>(PAYLOAD_LENGTH, &(length as u16).to_be_bytes());
+    let header = |words| with_words::<Ipv6>(DATA_OFFSET, words);
     vec![
         malformed(
             "version four in an IPv6 frame passes",
-            with(VERSION, &[0x45]),
+            with::<Ipv6>(VERSION, &[0x45]),
         ),
         malformed(
             "version zero in an IPv6 frame passes",
-            with(VERSION, &[0x0f]),
+            with::<Ipv6>(VERSION, &[0x0f]),
         ),
         malformed(
             "an IPv6 length one byte beyond the frame passes",

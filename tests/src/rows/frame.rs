@@ -20,6 +20,11 @@ pub const HEADERS: usize = ETH + IP + TCP;
 /// The shortest frame that the data path takes for a segment over IPv6.
 pub const HEADERS6: usize = ETH + IP6 + TCP;
 
+/// The protocol number of IPv4 inside of another packet.
+pub const IP_IN_IP: u8 = 4;
+/// The protocol number of IPv6 inside of another packet.
+pub const IP6_IN_IP6: u8 = 41;
+
 /// Where the checksum lies in an IPv4 header.
 const IP_CHECKSUM: usize = 10;
 /// Where the checksum lies in a TCP header.
@@ -124,12 +129,18 @@ impl Tcp {
         self
     }
 
+    /// The same on another leg, which is no hop.
+    #[must_use]
+    pub fn on(mut self, leg: Leg) -> Self {
+        self.leg = leg;
+        self
+    }
+
     /// The other leg of its way: one hop further.
     #[must_use]
     pub fn hop(mut self, leg: Leg) -> Self {
-        self.leg = leg;
         self.ttl -= 1;
-        self
+        self.on(leg)
     }
 
     /// Who finishes the TCP checksum.
@@ -172,31 +183,13 @@ impl Tcp {
         let header = TCP + self.options.len();
         let length = header + self.payload.len();
         let mut bytes = Vec::with_capacity(ETH + IP6 + length + self.padding);
-        bytes.extend(self.leg.to);
-        bytes.extend(self.leg.from);
-        bytes.extend(self.tags.as_flattened());
-        match (source, destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                bytes.extend([0x08, 0x00]);
-                bytes.extend([0x45, 0]);
-                bytes.extend(((IP + length) as u16).to_be_bytes());
-                bytes.extend(self.identification.to_be_bytes());
-                bytes.extend([0x40, 0, self.ttl, 6, 0, 0]);
-                bytes.extend(source.octets());
-                bytes.extend(destination.octets());
-            }
-            (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                bytes.extend([0x86, 0xdd]);
-                bytes.extend([0x60, 0]);
-                // A flow label, where IPv4 has an identification.
-                bytes.extend(self.identification.to_be_bytes());
-                bytes.extend((length as u16).to_be_bytes());
-                bytes.extend([6, self.ttl]);
-                bytes.extend(source.octets());
-                bytes.extend(destination.octets());
-            }
-            _ => panic!("{:?} is of both families", self.leg),
-        }
+        bytes.extend(link_header(self.leg, &self.tags));
+        bytes.extend(network_header(
+            (source, destination),
+            6,
+            (self.ttl, self.identification),
+            length,
+        ));
         bytes.extend(source_port.to_be_bytes());
         bytes.extend(destination_port.to_be_bytes());
         bytes.extend(self.sequence.to_be_bytes());
@@ -207,7 +200,6 @@ impl Tcp {
         bytes.extend(&self.options);
         bytes.extend(&self.payload);
 
-        finish_ip(&mut bytes);
         match self.checksum {
             Checksum::Complete => finish_tcp(&mut bytes),
             Checksum::Partial => leave_tcp(&mut bytes),
@@ -217,36 +209,92 @@ impl Tcp {
     }
 }
 
-/// Where the parts of a TCP frame lie.
+/// The Ethernet header of a frame on `leg`, tags included.
+#[must_use]
+pub fn link_header(leg: Leg, tags: &[[u8; 4]]) -> Vec<u8> {
+    let ether_type = match leg.source.0 {
+        IpAddr::V4(_) => [0x08, 0x00],
+        IpAddr::V6(_) => [0x86, 0xdd],
+    };
+    [&leg.to, &leg.from, tags.as_flattened(), &ether_type].concat()
+}
+
+/// The network header of a packet from and to these addresses, with `length`
+/// bytes of `protocol` behind it. Where IPv4 has an identification, IPv6 has a
+/// flow label.
+///
+/// # Panics
+/// The addresses are one of IPv4 and one of IPv6.
+#[must_use]
+pub fn network_header(
+    addresses: (IpAddr, IpAddr),
+    protocol: u8,
+    (ttl, identification): (u8, u16),
+    length: usize,
+) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(IP6);
+    match addresses {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            bytes.extend([0x45, 0]);
+            bytes.extend(((IP + length) as u16).to_be_bytes());
+            bytes.extend(identification.to_be_bytes());
+            bytes.extend([0x40, 0, ttl, protocol, 0, 0]);
+            bytes.extend(source.octets());
+            bytes.extend(destination.octets());
+            let sum = fold(sum(&bytes));
+            put(&mut bytes, IP_CHECKSUM, !sum);
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            bytes.extend([0x60, 0]);
+            bytes.extend(identification.to_be_bytes());
+            bytes.extend((length as u16).to_be_bytes());
+            bytes.extend([protocol, ttl]);
+            bytes.extend(source.octets());
+            bytes.extend(destination.octets());
+        }
+        _ => panic!("{addresses:?} are of both families"),
+    }
+    bytes
+}
+
+/// Where the parts of a frame lie.
 #[derive(Clone, Copy, Debug)]
-struct Parts {
+pub(super) struct Parts {
     /// The network header.
-    network: usize,
-    /// The TCP header.
-    transport: usize,
+    pub network: usize,
+    /// What it carries.
+    pub transport: usize,
     /// The end of the packet, which the frame has room for.
-    end: usize,
+    pub end: usize,
+    /// The number of the protocol that it carries.
+    pub protocol: u8,
 }
 
 /// The parts of a frame without IP options, as long as its length field says;
 /// none where that leaves no room for TCP.
 fn parts(frame: &[u8]) -> Option<Parts> {
+    any_parts(frame).filter(|parts| parts.transport + TCP <= parts.end)
+}
+
+/// The parts of a frame without IP options, as long as its length field says.
+pub(super) fn any_parts(frame: &[u8]) -> Option<Parts> {
     let word = |at: usize| Some([*frame.get(at)?, *frame.get(at + 1)?]);
     let mut network = ETH;
     while matches!(word(network - 2)?, [0x81, 0x00] | [0x88, 0xa8]) {
         network += 4;
     }
     let number = |at: usize| Some(usize::from(u16::from_be_bytes(word(at)?)));
-    let (header, end) = match word(network - 2)? {
-        [0x08, 0x00] => (IP, network + number(network + 2)?),
-        [0x86, 0xdd] => (IP6, network + IP6 + number(network + 4)?),
+    let (header, end, protocol) = match word(network - 2)? {
+        [0x08, 0x00] => (IP, network + number(network + 2)?, network + 9),
+        [0x86, 0xdd] => (IP6, network + IP6 + number(network + 4)?, network + 6),
         _ => return None,
     };
     let transport = network + header;
-    (transport + TCP <= end && end <= frame.len()).then_some(Parts {
+    (transport <= end && end <= frame.len()).then_some(Parts {
         network,
         transport,
         end,
+        protocol: *frame.get(protocol)?,
     })
 }
 
@@ -280,7 +328,7 @@ pub fn finish_ip(frame: &mut [u8]) {
 pub fn finish_tcp(frame: &mut [u8]) {
     if let Some(parts) = parts(frame) {
         put(frame, parts.transport + TCP_CHECKSUM, 0);
-        let sum = fold(pseudo_sum(frame, parts) + sum(&frame[parts.transport..parts.end]));
+        let sum = fold(pseudo_sum(frame, parts, 6) + sum(&frame[parts.transport..parts.end]));
         put(frame, parts.transport + TCP_CHECKSUM, !sum);
     }
 }
@@ -288,7 +336,7 @@ pub fn finish_tcp(frame: &mut [u8]) {
 /// Puts the pseudo header's sum alone into the TCP checksum field.
 pub fn leave_tcp(frame: &mut [u8]) {
     if let Some(parts) = parts(frame) {
-        let pseudo = fold(pseudo_sum(frame, parts));
+        let pseudo = fold(pseudo_sum(frame, parts, 6));
         put(frame, parts.transport + TCP_CHECKSUM, pseudo);
     }
 }
@@ -298,7 +346,7 @@ pub fn leave_tcp(frame: &mut [u8]) {
 pub fn checksums_valid(frame: &[u8]) -> bool {
     parts(frame).is_some_and(|parts| {
         let segment = sum(&frame[parts.transport..parts.end]);
-        ip_checksum_valid(frame) && fold(pseudo_sum(frame, parts) + segment) == 0xffff
+        ip_checksum_valid(frame) && fold(pseudo_sum(frame, parts, 6) + segment) == 0xffff
     })
 }
 
@@ -314,26 +362,44 @@ pub fn ip_checksum_valid(frame: &[u8]) -> bool {
 pub fn checksum_partial(frame: &[u8]) -> bool {
     parts(frame).is_some_and(|parts| {
         let at = parts.transport + TCP_CHECKSUM;
-        frame[at..at + 2] == fold(pseudo_sum(frame, parts)).to_be_bytes()
+        frame[at..at + 2] == fold(pseudo_sum(frame, parts, 6)).to_be_bytes()
     })
 }
 
+/// A frame whose packet travels inside of another one, between `addresses` of
+/// its own family.
+///
+/// # Panics
+/// The frame carries no packet.
+#[must_use]
+pub fn encapsulated(frame: &[u8], addresses: (IpAddr, IpAddr)) -> Vec<u8> {
+    let Parts { network, end, .. } = any_parts(frame).expect("a packet");
+    let protocol = if addresses.0.is_ipv4() {
+        IP_IN_IP
+    } else {
+        IP6_IN_IP6
+    };
+    let outer = network_header(addresses, protocol, (64, 0), end - network);
+    let (link, packet) = frame.split_at(network);
+    [link, &outer, packet].concat()
+}
+
 /// The same segment over IPv6, between the addresses and ports that `like` and
-/// `port` put in the place of its own.
+/// `port` put in the place of its own. One inside of another packet stays so.
 ///
 /// # Panics
 /// The frame is no TCP segment over IPv4.
 #[must_use]
-pub fn over_ipv6(
-    frame: &[u8],
-    like: impl Fn(IpAddr) -> Ipv6Addr,
-    port: impl Fn(u16) -> u16,
-) -> Vec<u8> {
+pub fn over_ipv6(frame: &[u8], like: fn(IpAddr) -> Ipv6Addr, port: fn(u16) -> u16) -> Vec<u8> {
     let parts = parts(frame).expect("a TCP segment");
     let (link, rest) = frame.split_at(parts.network);
     let (ip, tcp) = rest.split_at(IP);
     assert_eq!(link[link.len() - 2..], [0x08, 0x00], "over IPv4");
     let address = |at: usize| like(IpAddr::from([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]));
+    if parts.protocol == IP_IN_IP {
+        let inner = over_ipv6(&[link, tcp].concat(), like, port);
+        return encapsulated(&inner, (address(12).into(), address(16).into()));
+    }
     let mut bytes = link[..link.len() - 2].to_vec();
     bytes.extend([0x86, 0xdd, 0x60, 0, ip[4], ip[5]]);
     bytes.extend(((parts.end - parts.transport) as u16).to_be_bytes());
@@ -354,33 +420,35 @@ pub fn over_ipv6(
     bytes
 }
 
-fn pseudo_sum(frame: &[u8], parts: Parts) -> u32 {
+/// The sum of the pseudo header that `protocol`'s checksum covers.
+pub(super) fn pseudo_sum(frame: &[u8], parts: Parts, protocol: u8) -> u32 {
     let Parts {
         network,
         transport,
         end,
+        ..
     } = parts;
     let addresses = match transport - network {
         IP => network + 12..transport,
         _ => network + 8..transport,
     };
-    sum(&frame[addresses]) + 6 + (end - transport) as u32
+    sum(&frame[addresses]) + u32::from(protocol) + (end - transport) as u32
 }
 
-fn sum(bytes: &[u8]) -> u32 {
+pub(super) fn sum(bytes: &[u8]) -> u32 {
     bytes
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)))
         .sum()
 }
 
-fn fold(mut sum: u32) -> u16 {
+pub(super) fn fold(mut sum: u32) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
 }
 
-fn put(frame: &mut [u8], at: usize, word: u16) {
+pub(super) fn put(frame: &mut [u8], at: usize, word: u16) {
     frame[at..at + 2].copy_from_slice(&word.to_be_bytes());
 }

@@ -4,7 +4,7 @@ use lb_common::flow::Progress;
 use lb_common::verdict::Reason;
 
 use super::frame::{ACK, FIN, Leg, PSH, RST, SYN, Tcp, segment};
-use super::world::{FROM_CLIENT, FROM_SERVER, SNAT, TO_CLIENT, TO_SERVER, World};
+use super::world::{FROM_CLIENT, FROM_SERVER, SERVER, SNAT, TO_CLIENT, TO_SERVER, World};
 use super::{Row, row};
 
 /// The sequence number of the server's SYN+ACK.
@@ -46,6 +46,13 @@ fn opening() -> Vec<Row> {
         source: (SNAT.0, SECOND_PORT),
         ..TO_SERVER
     };
+    let itself = segment(
+        Leg {
+            source: SERVER,
+            ..FROM_CLIENT
+        },
+        SYN,
+    );
     let ecn = segment(FROM_CLIENT, SYN | ECE_CWR).numbers(1000, 0);
     let fast_open = syn().payload(b"early data");
     vec![
@@ -119,6 +126,12 @@ fn opening() -> Vec<Row> {
             syn().hop(second).build(),
             World::new().with_port_taken().opened_from(SECOND_PORT),
         ),
+        row(
+            "a SYN whose reply would look like itself goes nowhere",
+            World::new().meeting_itself(),
+            itself.numbers(1000, 0).build(),
+        )
+        .drops(Reason::SynLost, World::new()),
     ]
 }
 

@@ -3,30 +3,34 @@
 
 use lb_common::addr::Address;
 use lb_common::datapath::Departure;
-use lb_common::fake::{FakePacket, FakeTables, process};
+use lb_common::fake::{FakePacket, FakeTables, process, process_leaving};
 use lb_common::flow::Tick;
 use lb_common::nat::PartialChecksum;
-use lb_common::verdict::{Fate, Reason};
+use lb_common::verdict::{Fate, Reason, Verdict};
 
 use super::connections::Connections;
 use super::family::Family;
 use super::world::NIC;
-use super::{Outcome, Passage, Way};
+use super::{Hook, Outcome, Passage, Way};
 
 /// What becomes of `packet` with `tables`, which keep what it leaves.
 #[must_use]
 pub fn run<A: Family>(
     tables: &FakeTables<A>,
+    hook: Hook,
     packet: &[u8],
     partial: PartialChecksum,
 ) -> Outcome<A> {
     Outcome {
-        passage: pass(tables, packet, partial),
+        passage: match hook {
+            Hook::Ingress => pass(tables, packet, partial),
+            Hook::Egress => leave(tables, packet),
+        },
         connections: connections(tables),
     }
 }
 
-/// What becomes of `packet` alone.
+/// What becomes of `packet` alone, which arrives.
 #[must_use]
 pub fn pass<A: Family>(tables: &FakeTables<A>, packet: &[u8], partial: PartialChecksum) -> Passage {
     let (departure, frame) = process_in(tables, packet, partial);
@@ -35,6 +39,20 @@ pub fn pass<A: Family>(tables: &FakeTables<A>, packet: &[u8], partial: PartialCh
         Reason::NotIp => process_in(&FakeTables::<A::Other>::default(), packet, partial),
         _ => (departure, frame),
     };
+    passage(departure, &frame)
+}
+
+/// What becomes of `packet` alone, which leaves this host: its checksum is
+/// complete, or the kernel's to finish.
+#[must_use]
+pub fn leave<A: Family>(tables: &FakeTables<A>, packet: &[u8]) -> Passage {
+    let mut frame = FakePacket::arriving(packet, NIC);
+    let verdict = process_leaving(&mut frame, tables, PartialChecksum::Keep, Tick(1));
+    let verdict = verdict.unwrap_or(Verdict::of_nobody(Reason::NotOurs));
+    passage(Departure::stays(verdict), &frame)
+}
+
+fn passage(departure: Departure, frame: &FakePacket) -> Passage {
     let fate = departure.verdict.fate();
     Passage {
         reason: departure.verdict.reason,

@@ -2,17 +2,20 @@
 //! itself and run on single packets by BPF_PROG_TEST_RUN. Nothing is attached.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapData, PerCpuArray, RingBuf};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{
+    Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp,
+};
 use aya::{Ebpf, EbpfLoader};
+use lb_common::addr::Ipv4;
 use lb_common::counters::{TargetCounters, Traffic, service_verdict, target_traffic};
 use lb_common::event::Event;
 use lb_common::flow::{Direction, FlowKey, Tick};
-use lb_common::layout::read_from;
+use lb_common::layout::{bytes_of, read_from};
 use lb_common::nat::PartialChecksum;
+use lb_common::reaping::Candidate;
 use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 use lb_common::verdict::{Fate, Reason};
@@ -20,21 +23,51 @@ use lb_common::verdict::{Fate, Reason};
 use super::connections::Connections;
 use super::maps::{Mapped, Maps, take};
 use super::world::{CONNECTIONS_MAX, FLOWS_MAX, World};
-use super::{Outcome, Passage, Way};
+use super::{Hook, Outcome, Passage, Way};
 
-/// Room for more handshakes, sources and affinities than a test makes: an LRU
+/// Room for more handshakes, sources and affinities than a row makes: an LRU
 /// map with little room left pushes entries out, and not always the oldest.
 const LRU_MAX: u32 = 4096;
+
+/// How much the tables take.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Entries in FLOWS.
+    pub flows: u32,
+    /// Entries in PENDING, SOURCES and AFFINITIES.
+    pub lru: u32,
+    /// Connections that may be open at once.
+    pub connections: u32,
+}
+
+impl Room {
+    /// As every row has it.
+    pub const OF_A_ROW: Self = Self {
+        flows: FLOWS_MAX as u32,
+        lru: LRU_MAX,
+        connections: CONNECTIONS_MAX,
+    };
+}
 
 /// What the longest frame may be that BPF_PROG_TEST_RUN takes for a program
 /// that does not know of fragments: a page less headroom and tailroom.
 pub const FRAME_MAX: usize = 3520;
+
+/// By how many bytes a frame grows at most: an IPv6 and an ICMP header.
+const GROWTH: usize = 48;
+
+/// Bytes of metadata that leave nothing of the room in front of a packet: 256
+/// without a `struct xdp_frame`.
+const METADATA: usize = 216;
 
 const XDP_ABORTED: u32 = 0;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
+/// `TC_ACT_UNSPEC`, -1.
+const TC_ON: u32 = u32::MAX;
+const TC_DROP: u32 = 2;
 
 /// The kernel object. Its place is fixed: `<workspace>/target/bpf`.
 pub fn object() -> Result<PathBuf> {
@@ -68,26 +101,45 @@ impl Kernel {
     /// The object is not there, or the kernel refuses it: the verifier's last
     /// words are in the error.
     pub fn load(partial: PartialChecksum) -> Result<Self> {
+        Self::with_room(partial, Room::OF_A_ROW)
+    }
+
+    /// As [`Self::load`], with tables of another size.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub fn with_room(partial: PartialChecksum, room: Room) -> Result<Self> {
+        let Room {
+            flows,
+            lru,
+            connections,
+        } = room;
         let keep: u8 = match partial {
             PartialChecksum::Finish => 0,
             PartialChecksum::Keep => 1,
         };
         let mut ebpf = EbpfLoader::new()
             .override_global("KEEP_PARTIAL_CHECKSUMS", &keep, true)
-            .override_global("CONNECTIONS_MAX", &CONNECTIONS_MAX, true)
-            .map_max_entries("FLOWS_V4", FLOWS_MAX as u32)
-            .map_max_entries("FLOWS_V6", FLOWS_MAX as u32)
-            .map_max_entries("PENDING_V4", LRU_MAX)
-            .map_max_entries("PENDING_V6", LRU_MAX)
-            .map_max_entries("SOURCES_V4", LRU_MAX)
-            .map_max_entries("SOURCES_V6", LRU_MAX)
-            .map_max_entries("AFFINITIES_V4", LRU_MAX)
-            .map_max_entries("AFFINITIES_V6", LRU_MAX)
+            .override_global("CONNECTIONS_MAX", &connections, true)
+            .map_max_entries("FLOWS_V4", flows)
+            .map_max_entries("FLOWS_V6", flows)
+            .map_max_entries("PENDING_V4", lru)
+            .map_max_entries("PENDING_V6", lru)
+            .map_max_entries("SOURCES_V4", lru)
+            .map_max_entries("SOURCES_V6", lru)
+            .map_max_entries("AFFINITIES_V4", lru)
+            .map_max_entries("AFFINITIES_V6", lru)
             .load_file(object()?)
             .context("load the kernel object")?;
-        program_mut(&mut ebpf)?
+        for name in ["lb", "lb_reap_v4"] {
+            let xdp: &mut Xdp = program_mut(&mut ebpf, name)?;
+            xdp.load()
+                .map_err(|error| anyhow::anyhow!("load the kernel program {name}: {error:#}"))?;
+        }
+        let egress: &mut SchedClassifier = program_mut(&mut ebpf, "lb_egress")?;
+        egress
             .load()
-            .map_err(|error| anyhow::anyhow!("load the kernel program: {error:#}"))?;
+            .map_err(|error| anyhow::anyhow!("load the program at egress: {error:#}"))?;
         let mut kernel = Self {
             maps: Maps::take(&mut ebpf)?,
             verdicts: take(&mut ebpf, "VERDICTS")?,
@@ -107,8 +159,27 @@ impl Kernel {
     /// # Errors
     /// The object has none of its name.
     pub fn program(&self) -> Result<&Xdp> {
-        let program = self.ebpf.program("lb").context("no program `lb`")?;
-        Ok(program.try_into()?)
+        program(&self.ebpf, "lb")
+    }
+
+    /// The programs, to be run on several CPUs at once, and the tables.
+    ///
+    /// # Errors
+    /// The object has none of their names.
+    pub fn split(&mut self) -> Result<(Programs<'_>, &mut Maps)> {
+        let programs = Programs {
+            lb: program(&self.ebpf, "lb")?,
+            reaper: program(&self.ebpf, "lb_reap_v4")?,
+        };
+        Ok((programs, &mut self.maps))
+    }
+
+    /// How many packets were counted for `reason`.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn packets(&self, reason: Reason) -> Result<u64> {
+        Ok(total(&self.verdicts.get(&(reason as u32), 0)?).packets)
     }
 
     /// Puts `world` into the tables, and nothing else.
@@ -124,22 +195,74 @@ impl Kernel {
     ///
     /// # Errors
     /// The program gives no verdict of ours, or does not count it just once.
-    pub fn run<A: Mapped>(&mut self, packet: &[u8]) -> Result<Outcome<A>> {
-        let passage = self.pass(packet)?;
+    pub fn run<A: Mapped>(&mut self, hook: Hook, packet: &[u8]) -> Result<Outcome<A>> {
+        let passage = match hook {
+            Hook::Ingress => self.pass(packet)?,
+            Hook::Egress => self.leave(packet)?,
+        };
         Ok(Outcome {
             passage,
             connections: self.connections()?,
         })
     }
 
-    /// What becomes of `packet` alone.
+    /// What becomes of `packet` alone, which leaves this host.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn leave(&mut self, packet: &[u8]) -> Result<Passage> {
+        let program = self.ebpf.program("lb_egress");
+        let program: &SchedClassifier = program.context("no program `lb_egress`")?.try_into()?;
+        let (action, frame) = test_run(program, packet)?;
+        let changed = self.changed()?;
+        let reason = match changed[..] {
+            [] => Reason::NotOurs,
+            _ => one_reason(&changed, packet.len())?,
+        };
+        let fate = match action {
+            TC_ON if reason.fate() == Fate::Pass => Fate::Pass,
+            TC_ON => Fate::Deliver,
+            TC_DROP => Fate::Drop,
+            other => bail!("the program returned {other}, and counted {reason:?}"),
+        };
+        Ok(Passage {
+            reason,
+            fate,
+            way: Way::None,
+            frame: (fate != Fate::Drop).then_some(frame),
+        })
+    }
+
+    /// What becomes of `packet` alone, which arrives.
     ///
     /// # Errors
     /// As for [`Self::run`].
     pub fn pass(&mut self, packet: &[u8]) -> Result<Passage> {
-        let (action, frame) = self.test_run(packet)?;
+        let (action, frame) = test_run(self.program()?, packet)?;
         let reason = self.reason(packet.len())?;
         passage(action, frame, reason)
+    }
+
+    /// What becomes of `packet` alone, which arrives in a buffer that has no room
+    /// for another header in front of it.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn pass_without_room(&mut self, packet: &[u8]) -> Result<Passage> {
+        let data = [&vec![0; METADATA][..], packet].concat();
+        let mut frame = vec![0; data.len()];
+        // struct xdp_md: where the packet begins and ends, and four words of 0.
+        let mut context = [0; 24];
+        context[..4].copy_from_slice(&(METADATA as u32).to_ne_bytes());
+        context[4..8].copy_from_slice(&(data.len() as u32).to_ne_bytes());
+        let result = self.program()?.test_run(TestRunOptions {
+            data_in: Some(&data),
+            data_out: Some(&mut frame),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        })?;
+        let reason = self.reason(packet.len())?;
+        passage(result.return_value, frame.split_off(METADATA), reason)
     }
 
     /// What becomes of `packet` if its verdict is that of `expected`: a tenth of
@@ -148,7 +271,7 @@ impl Kernel {
     /// # Errors
     /// As for [`Self::run`], and where it is another verdict.
     pub fn pass_as(&mut self, packet: &[u8], expected: Reason) -> Result<Passage> {
-        let (action, frame) = self.test_run(packet)?;
+        let (action, frame) = test_run(self.program()?, packet)?;
         let number = expected as u32;
         let after = total(&self.verdicts.get(&number, 0)?);
         let before = &mut self.counted[expected as usize];
@@ -159,33 +282,6 @@ impl Kernel {
             bail!("verdict {reason:?}, expected {expected:?}");
         }
         passage(action, frame, expected)
-    }
-
-    fn test_run(&self, packet: &[u8]) -> Result<(u32, Vec<u8>)> {
-        let mut frame = vec![0; packet.len()];
-        let result = self.program()?.test_run(TestRunOptions {
-            data_in: Some(packet),
-            data_out: Some(&mut frame),
-            ..TestRunOptions::new()
-        })?;
-        frame.truncate(result.data_size_out as usize);
-        Ok((result.return_value, frame))
-    }
-
-    /// How long the program takes for `packet`, which is run `repeat` times on
-    /// its own output.
-    ///
-    /// # Errors
-    /// The kernel does not run it.
-    pub fn time(&self, packet: &[u8], repeat: u32) -> Result<Duration> {
-        Ok(self
-            .program()?
-            .test_run(TestRunOptions {
-                data_in: Some(packet),
-                repeat,
-                ..TestRunOptions::new()
-            })?
-            .duration)
     }
 
     /// What the tables hold of connections.
@@ -242,26 +338,65 @@ impl Kernel {
     /// The one reason that was counted since the last packet, which had
     /// `length` bytes.
     fn reason(&mut self, length: usize) -> Result<Reason> {
+        one_reason(&self.changed()?, length)
+    }
+
+    /// The reasons that were counted since the last call, the packets and the
+    /// bytes.
+    fn changed(&mut self) -> Result<Vec<(Reason, u64, u64)>> {
         let before = std::mem::take(&mut self.counted);
         self.counted = self.count()?;
-        let mut changed = Vec::new();
-        for ((reason, before), after) in Reason::ALL.iter().zip(before).zip(&self.counted) {
-            let packets = after.packets - before.packets;
-            let bytes = after.bytes - before.bytes;
-            if packets > 0 || bytes > 0 {
-                changed.push((*reason, packets, bytes));
-            }
-        }
-        match changed[..] {
-            [(reason, 1, bytes)] if bytes as usize + super::frame::ETH == length => Ok(reason),
-            _ => bail!("a frame of {length} bytes was counted as {changed:?}"),
-        }
+        let both = Reason::ALL.iter().zip(before).zip(&self.counted);
+        Ok(both
+            .map(|((reason, before), after)| {
+                let bytes = after.bytes - before.bytes;
+                (*reason, after.packets - before.packets, bytes)
+            })
+            .filter(|(_, packets, bytes)| *packets > 0 || *bytes > 0)
+            .collect())
     }
 
     fn count(&self) -> Result<Vec<Traffic>> {
         (0..Reason::COUNT as u32)
             .map(|number| Ok(total(&self.verdicts.get(&number, 0)?)))
             .collect()
+    }
+}
+
+/// The loaded programs. They may be run on several CPUs at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Programs<'a> {
+    lb: &'a Xdp,
+    reaper: &'a Xdp,
+}
+
+impl Programs<'_> {
+    /// The frame as which `packet` goes on, or as which it comes back; none
+    /// where it goes nowhere.
+    ///
+    /// # Errors
+    /// The kernel does not run the program.
+    pub fn send(&self, packet: &[u8]) -> Result<Option<Vec<u8>>> {
+        let (action, frame) = test_run(self.lb, packet)?;
+        Ok((action == XDP_TX).then_some(frame))
+    }
+
+    /// Has the reaper take out those of `candidates`, at most
+    /// [`lb_common::reaping::MAX`], that it finds fit for it: how many.
+    ///
+    /// # Errors
+    /// The kernel does not run it.
+    pub fn reap(&self, candidates: &[Candidate<Ipv4>]) -> Result<u32> {
+        let list: Vec<u8> = candidates.iter().flat_map(bytes_of).copied().collect();
+        Ok(test_run(self.reaper, &list)?.0)
+    }
+}
+
+/// The reason of the one packet, of `length` bytes, for which this was counted.
+fn one_reason(counted: &[(Reason, u64, u64)], length: usize) -> Result<Reason> {
+    match *counted {
+        [(reason, 1, bytes)] if bytes as usize + super::frame::ETH == length => Ok(reason),
+        _ => bail!("a frame of {length} bytes was counted as {counted:?}"),
     }
 }
 
@@ -273,20 +408,47 @@ fn total(per_cpu: &[Traffic]) -> Traffic {
     })
 }
 
-fn program_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf.program_mut("lb").context("no program `lb`")?;
+fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Xdp> {
+    let program = ebpf.program(name);
+    let program = program.with_context(|| format!("no program `{name}`"))?;
     Ok(program.try_into()?)
+}
+
+fn program_mut<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P>
+where
+    &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program = ebpf.program_mut(name);
+    let program = program.with_context(|| format!("no program `{name}`"))?;
+    Ok(program.try_into()?)
+}
+
+/// What `program` gives for `packet`, and the frame behind it.
+fn test_run<P>(program: &P, packet: &[u8]) -> Result<(u32, Vec<u8>)>
+where
+    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
+{
+    let mut frame = vec![0; packet.len() + GROWTH];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(packet),
+        data_out: Some(&mut frame),
+        ..TestRunOptions::new()
+    })?;
+    frame.truncate(result.data_size_out as usize);
+    Ok((result.return_value, frame))
 }
 
 /// What the program's `action` for `reason` means.
 fn passage(action: u32, frame: Vec<u8>, reason: Reason) -> Result<Passage> {
+    let leaves = match reason.fate() {
+        answer @ (Fate::Reset | Fate::Notify) => answer,
+        Fate::Pass | Fate::Transmit | Fate::Deliver | Fate::Drop => Fate::Transmit,
+    };
     let (fate, way) = match action {
         XDP_PASS if reason.fate() != Fate::Pass => (Fate::Deliver, Way::None),
         XDP_PASS => (Fate::Pass, Way::None),
-        XDP_TX if reason.fate() == Fate::Reset => (Fate::Reset, Way::Back),
-        XDP_TX => (Fate::Transmit, Way::Back),
-        XDP_REDIRECT if reason.fate() == Fate::Reset => (Fate::Reset, Way::Across),
-        XDP_REDIRECT => (Fate::Transmit, Way::Across),
+        XDP_TX => (leaves, Way::Back),
+        XDP_REDIRECT => (leaves, Way::Across),
         XDP_DROP => (Fate::Drop, Way::None),
         XDP_ABORTED => bail!("the program aborted, and counted {reason:?}"),
         other => bail!("the program returned {other}, and counted {reason:?}"),

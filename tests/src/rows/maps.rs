@@ -15,7 +15,7 @@ use lb_common::service::{Listener, Prefix, Rule, Service, ServiceId, SourceKey};
 use lb_common::tables::Affinity;
 use lb_common::target::{Generation, Load, Snat, Target, TargetId};
 
-use super::connections::Connections;
+use super::connections::{Connections, Entry};
 use super::world::World;
 
 /// A family of addresses that the kernel program has maps for.
@@ -43,6 +43,13 @@ pub trait FamilyMaps<A: Address> {
     /// # Errors
     /// A map cannot be read.
     fn connections(&self) -> Result<Connections<A>>;
+
+    /// FLOWS, as it stands: while programs run, what comes and goes may be
+    /// missing, or be there twice.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    fn flows(&self) -> Result<Vec<Entry<A>>>;
 
     /// When the last segment of the flow under `key` passed.
     ///
@@ -124,6 +131,14 @@ macro_rules! family_maps {
                 })
             }
 
+            fn flows(&self) -> Result<Vec<Entry<$address>>> {
+                // An entry may go before it is read.
+                let there =
+                    |found: &Result<_, MapError>| !matches!(found, Err(MapError::KeyNotFound));
+                let found = self.flows.iter().filter(there);
+                Ok(found.collect::<Result<_, _>>()?)
+            }
+
             fn last_seen(&self, key: &FlowKey<$address>) -> Result<Tick> {
                 Ok(self.flows.get(key, 0)?.last_seen)
             }
@@ -145,6 +160,8 @@ pub struct Maps {
     ipv4: Ipv4Maps,
     ipv6: Ipv6Maps,
     addresses: Array<MapData, Filter>,
+    /// What ADDRESSES holds.
+    filter: Filter,
     slots: Array<MapData, TargetId>,
     generations: Array<MapData, Generation>,
     load: Array<MapData, Load>,
@@ -171,6 +188,7 @@ impl Maps {
             ipv4: Ipv4Maps::take(ebpf)?,
             ipv6: Ipv6Maps::take(ebpf)?,
             addresses: take(ebpf, "ADDRESSES")?,
+            filter: Filter::EMPTY,
             slots: take(ebpf, "SLOTS")?,
             generations: take(ebpf, "GENERATIONS")?,
             load: take(ebpf, "LOAD")?,
@@ -186,9 +204,8 @@ impl Maps {
     /// A map refuses an entry.
     pub fn install<A: Mapped>(&mut self, world: &World<A>) -> Result<()> {
         self.clear()?;
-        let mut filter = Filter::EMPTY;
-        world.addresses().for_each(|address| filter.add(address));
-        self.addresses.set(0, filter, 0)?;
+        self.filter = Filter::EMPTY;
+        self.note_ours(world)?;
         for (slot, target) in &world.slots {
             self.slots.set(*slot, *target, 0)?;
         }
@@ -215,6 +232,47 @@ impl Maps {
             services: services.chain(of_flows.map(|flow| flow.service)).collect(),
         };
         A::maps(self).fill(world)
+    }
+
+    /// Adds the connections of `world` to what the maps hold already; what is
+    /// open is not counted.
+    ///
+    /// # Errors
+    /// A map refuses an entry.
+    pub fn add<A: Mapped>(&mut self, world: &World<A>) -> Result<()> {
+        self.note_ours(world)?;
+        A::maps(self).fill(world)
+    }
+
+    /// Has `slot` lead to `target`.
+    ///
+    /// # Errors
+    /// There is no such slot.
+    pub fn set_slot(&mut self, slot: u32, target: TargetId) -> Result<()> {
+        Ok(self.slots.set(slot, target, 0)?)
+    }
+
+    /// Cuts `target` off.
+    ///
+    /// # Errors
+    /// There is no such target.
+    pub fn cut(&mut self, TargetId(id): TargetId) -> Result<()> {
+        let Generation(generation) = self.generations.get(&id, 0)?;
+        Ok(self.generations.set(id, Generation(generation + 1), 0)?)
+    }
+
+    /// FLOWS, see [`FamilyMaps::flows`].
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn flows<A: Mapped>(&mut self) -> Result<Vec<Entry<A>>> {
+        A::maps(self).flows()
+    }
+
+    fn note_ours<A: Mapped>(&mut self, world: &World<A>) -> Result<()> {
+        let ours = world.addresses();
+        ours.for_each(|address| self.filter.add(address));
+        Ok(self.addresses.set(0, self.filter, 0)?)
     }
 
     fn clear(&mut self) -> Result<()> {

@@ -1,5 +1,5 @@
 //! Rows about the ways to a server: by several SNAT addresses, by another NIC,
-//! and without translation (dsr).
+//! without translation (dsr), and through a tunnel (ipip).
 
 use std::net::IpAddr;
 
@@ -8,16 +8,17 @@ use lb_common::flow::Progress;
 use lb_common::target::{Hop, Mode, Snat};
 use lb_common::verdict::Reason;
 
+use super::connections::unanswered;
 use super::family::Family as _;
-use super::frame::{ACK, FIN, Leg, PSH, RST, SYN, Tcp, segment};
+use super::frame::{ACK, FIN, Leg, PSH, RST, SYN, Tcp, encapsulated, segment};
 use super::world::{
-    BALANCER_MAC, CLIENT, FROM_CLIENT, FROM_SERVER, NIC, SERVER_MAC, SNAT, TARGET, TO_CLIENT,
-    TO_SERVER, World, hop, unanswered,
+    BALANCER_MAC, CLIENT, FROM_CLIENT, FROM_SERVER, NIC, SERVER, SERVER_MAC, SNAT, TARGET,
+    TO_CLIENT, TO_SERVER, TUNNEL, World, hop,
 };
 use super::{Row, row};
 
 /// To the server without translation.
-const TO_SERVER_DIRECTLY: Leg = Leg {
+pub(super) const TO_SERVER_DIRECTLY: Leg = Leg {
     from: BALANCER_MAC,
     to: SERVER_MAC,
     ..FROM_CLIENT
@@ -27,7 +28,13 @@ const TO_SERVER_DIRECTLY: Leg = Leg {
 const CLOSED: Progress = Progress::CLIENT_FIN.with(Progress::SERVER_FIN);
 
 pub(super) fn rows() -> Vec<Row> {
-    [snats(), nics(), dsr()].concat()
+    [
+        snats(),
+        nics(),
+        unanswering(Mode::Dsr, "a server that answers itself"),
+        unanswering(Mode::Ipip, "a server at a tunnel's end"),
+    ]
+    .concat()
 }
 
 fn snats() -> Vec<Row> {
@@ -143,113 +150,130 @@ fn nics() -> Vec<Row> {
     ]
 }
 
-/// A world whose server answers its clients itself.
-fn direct() -> World {
-    World::new().target(|target| target.mode = Mode::Dsr as u8)
+/// A world whose server answers its clients itself, and is reached like this.
+fn direct(mode: Mode) -> World {
+    World::new().mode(mode)
 }
 
 /// A forward flow alone, which changes nothing, and what has happened since
 /// the handshake.
-fn open(progress: Progress) -> World {
-    let mut world = direct();
-    let (key, mut flow) = half();
+pub(super) fn open(mode: Mode, progress: Progress) -> World {
+    let mut world = direct(mode);
+    let (key, mut flow) = half(mode);
     flow.progress = progress;
     world.connections.flows.insert(key, flow);
     world
 }
 
-fn opened() -> World {
-    let mut world = direct();
-    world.connections.pending.extend([unanswered(half())]);
+fn opened(mode: Mode) -> World {
+    let mut world = direct(mode);
+    world.connections.pending.extend([unanswered(half(mode))]);
     world
 }
 
-fn half() -> super::connections::Entry {
+fn half(mode: Mode) -> super::connections::Entry {
     use lb_common::flow::{Direction, Flow, Tick};
-    let (key, flow) = direct().pair().0;
+    let (key, flow) = direct(mode).pair().0;
     let (owner, hop) = (flow.owner(), Hop::default());
     let flow = Flow::new(&key, key, Direction::Forward, owner, hop, Tick(0));
     (key, flow)
 }
 
-fn dsr() -> Vec<Row> {
-    let step = |sentence, given: World, packet: Tcp, reason, then| {
-        row(sentence, given, packet.build()).transmits(
-            reason,
-            packet.hop(TO_SERVER_DIRECTLY).build(),
-            then,
-        )
+/// A segment to the server, as it leaves where its server answers itself.
+fn sent(mode: Mode, packet: Tcp) -> Vec<u8> {
+    let frame = packet.hop(TO_SERVER_DIRECTLY).build();
+    match mode {
+        Mode::Ipip => encapsulated(&frame, (TUNNEL, SERVER.0)),
+        Mode::Nat | Mode::Local | Mode::Dsr => frame,
+    }
+}
+
+fn unanswering(mode: Mode, server: &str) -> Vec<Row> {
+    let step = |sentence: &str, given: World, packet: Tcp, reason, then| {
+        let sentence = sentence.replace("the server", server);
+        row(sentence, given, packet.build()).transmits(reason, sent(mode, packet), then)
     };
     let client = |flags| segment(FROM_CLIENT, flags).numbers(1001, 5001);
     let syn = || segment(FROM_CLIENT, SYN).numbers(1000, 0);
+    let (direct, opened) = (|| direct(mode), || opened(mode));
+    let open = |progress| open(mode, progress);
     let begun = Progress::default();
     let reset = segment(TO_CLIENT, RST).numbers(5001, 0).unsolicited();
     vec![
         step(
-            "a SYN to a server that answers itself keeps its addresses",
+            "a SYN to the server keeps its addresses",
             direct(),
             syn(),
             Reason::Opened,
             opened(),
         ),
         step(
-            "a SYN that is sent again to a server that answers itself is nothing unusual",
+            "a SYN that is sent again to the server is nothing unusual",
             opened(),
             syn(),
             Reason::SynRetransmitted,
             opened(),
         ),
         step(
-            "the first ACK to a server that answers itself is taken at its word",
+            "the first ACK to the server is taken at its word",
             opened(),
             client(ACK),
             Reason::Established,
             open(begun),
         ),
         step(
-            "a first ACK with a FIN to a server that answers itself ends the connection",
+            "a first ACK with a FIN to the server ends the connection",
             opened(),
             client(FIN | ACK),
             Reason::Established,
             open(CLOSED),
         ),
         step(
-            "a request to a server that answers itself keeps its addresses",
+            "a request to the server keeps its addresses",
             open(begun),
             client(ACK | PSH).payload(b"GET"),
             Reason::Forward,
             open(begun),
         ),
         step(
-            "a client's FIN to a server that answers itself stands for both",
+            "VLAN tags of a request to the server stay in front",
+            open(begun),
+            client(ACK | PSH)
+                .payload(b"GET")
+                .tags(&[[0x88, 0xa8, 0, 7], [0x81, 0, 0xa0, 42]]),
+            Reason::Forward,
+            open(begun),
+        ),
+        step(
+            "a client's FIN to the server stands for both",
             open(begun),
             client(FIN | ACK),
             Reason::Closing,
             open(CLOSED),
         ),
         step(
-            "a client's RST ends a connection to a server that answers itself",
+            "a client's RST ends a connection to the server",
             open(begun),
             client(RST),
             Reason::ResetRelayed,
             open(Progress::RESET),
         ),
         step(
-            "a SYN in the place of a closed connection to a server that answers itself opens one",
+            "a SYN in the place of a closed connection to the server opens one",
             open(CLOSED),
             syn(),
             Reason::Opened,
             opened(),
         ),
         step(
-            "a client gives up during a handshake with a server that answers itself",
+            "a client gives up during a handshake with the server",
             opened(),
             client(RST),
             Reason::ResetRelayed,
             direct(),
         ),
         row(
-            "a client of a server that answered itself and was cut off gets an exact RST",
+            format!("a client of {server} that was cut off gets an exact RST"),
             open(begun).cut(),
             client(ACK).build(),
         )

@@ -14,9 +14,13 @@ use super::frame::{
     finish_tcp, segment,
 };
 use super::kernel::FRAME_MAX;
+use super::message::{
+    ECHO, ICMP_HEADER, Icmp, PARAMETER_PROBLEM, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG,
+    UNREACHABLE, finish_icmp, message, quote,
+};
 use super::world::{
-    CLIENT, CLIENT_MAC, FLOWS_MAX, FROM_CLIENT, FROM_SERVER, HEIR_TARGET, NIC, SERVICE, SLOT,
-    STRANGER, TARGET, VIP, World,
+    CLIENT, CLIENT_MAC, FLOWS_MAX, FROM_CLIENT, FROM_SERVER, HEIR_TARGET, NIC, SERVER, SERVICE,
+    SLOT, STRANGER, TARGET, VIP, World,
 };
 
 /// A source of numbers that look random: splitmix64, so that a seed means the
@@ -62,7 +66,8 @@ impl Random {
 /// A world in some state.
 #[must_use]
 pub fn world(random: &mut Random) -> World {
-    let world = World::new().target(|target| {
+    let mode = random.one_of(&[Mode::Nat, Mode::Nat, Mode::Nat, Mode::Local]);
+    let world = World::new().mode(mode).target(|target| {
         target.hop.ifindex = random.one_of(&[NIC, NIC, 7]);
     });
     let world = match random.below(8) {
@@ -110,14 +115,16 @@ pub fn turn<A: Family>(random: &mut Random, mut world: World<A>) -> World<A> {
             target.max_connections = random.one_of(&[0, 0, 1, 2]);
         }),
         8 if random.once_in(2) => {
-            let mode = random.one_of(&[Mode::Nat, Mode::Dsr]);
-            world.target(|target| target.mode = mode as u8)
+            let mode = random.one_of(&[Mode::Nat, Mode::Local, Mode::Dsr, Mode::Ipip, Mode::Ipip]);
+            let mtu = random.one_of(&[0, 1500, 120, 60, 1]);
+            world.mode(mode).target(|target| target.mtu = mtu)
         }
         9 if random.once_in(4) => {
             let open = random.one_of(&[0, 1, super::world::CONNECTIONS_MAX]);
             world.connections.open.insert(TargetId::NONE, open);
             world
         }
+        10 if random.once_in(4) => world.meeting_itself(),
         _ => world,
     }
 }
@@ -149,9 +156,17 @@ fn reconfigured<A: Family>(random: &mut Random, mut world: World<A>) -> World<A>
 #[must_use]
 pub fn packet<A: Family>(random: &mut Random, connections: &Connections<A>) -> Vec<u8> {
     let (leg, awaited) = place(random, connections);
-    let mut frame = tcp(random, leg, awaited).build();
+    let header = if leg.source.0.is_ipv4() { IP } else { IP6 };
+    let mut frame = if random.once_in(5) {
+        let mut frame = icmp(random, leg, header).build();
+        if random.once_in(3) {
+            mutate_icmp(random, &mut frame, header);
+        }
+        frame
+    } else {
+        tcp(random, leg, awaited).build()
+    };
     if random.once_in(3) {
-        let header = if leg.source.0.is_ipv4() { IP } else { IP6 };
         for _ in 0..=random.below(3) {
             mutate(random, &mut frame, header);
         }
@@ -164,6 +179,40 @@ pub fn packet<A: Family>(random: &mut Random, connections: &Connections<A>) -> V
     }
     frame.truncate(FRAME_MAX);
     frame
+}
+
+/// A message, as a rule an error, about what answers a segment on `leg`.
+fn icmp(random: &mut Random, leg: Leg, header: usize) -> Icmp {
+    let any = (random.byte(), random.byte());
+    let kind = random.one_of(&[
+        TOO_BIG,
+        TOO_BIG,
+        UNREACHABLE,
+        PORT_UNREACHABLE,
+        TIME_EXCEEDED,
+        PARAMETER_PROBLEM,
+        ECHO,
+        [any; 2],
+    ]);
+    let answer = Leg {
+        source: leg.destination,
+        destination: leg.source,
+        ..leg
+    };
+    let quoted = tcp(random, answer, None);
+    let least = header + random.one_of(&[0, 7, 8, 9, 20]);
+    let whole = quoted.build().len() - ETH;
+    let length = random.one_of(&[least, least, whole, header + 8]);
+    let router = random.one_of(&[leg.source, leg.source, leg.destination]);
+    let stray = random.once_in(16);
+    let way = Leg {
+        source: router,
+        destination: if stray { leg.source } else { leg.destination },
+        ..leg
+    };
+    message(way, kind, &quote(&quoted, length))
+        .mtu(random.one_of(&[0, 68, 1280, 1400, u16::MAX]))
+        .ttl(random.one_of(&[64, 64, 64, 64, 255, 2, 1, 0]))
 }
 
 /// Where a packet comes from: more often than not, where a connection is.
@@ -185,7 +234,13 @@ fn place<A: Family>(random: &mut Random, connections: &Connections<A>) -> (Leg, 
 }
 
 fn anywhere<A: Family>(random: &mut Random) -> Leg {
-    let mut leg = random.one_of(&[FROM_CLIENT, FROM_CLIENT, FROM_CLIENT, FROM_SERVER]);
+    // A server that is a client as well: see `World::meeting_itself`.
+    let server = Leg {
+        source: SERVER,
+        ..FROM_CLIENT
+    };
+    let client = FROM_CLIENT;
+    let mut leg = random.one_of(&[client, client, client, FROM_SERVER, server]);
     match random.below(6) {
         0 => leg.source = (STRANGER, CLIENT.1),
         1 => leg.source.1 = random.one_of(&[40_001, 1024, 65_535, 0]),
@@ -284,6 +339,26 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>, header: usize) {
     if random.once_in(2) {
         finish_ip(frame);
         finish_tcp(frame);
+    }
+}
+
+/// Changes something in what makes a frame an error about a segment, and in
+/// half of the cases lets the checksums agree.
+fn mutate_icmp(random: &mut Random, frame: &mut [u8], header: usize) {
+    let icmp = ETH + header;
+    let quoted = icmp + ICMP_HEADER;
+    let ports = quoted + header;
+    let places: &[usize] = match random.below(5) {
+        0 => &[icmp, icmp + 1, icmp + 2, icmp + 3],
+        1 => &[quoted, quoted + 6, quoted + 7, quoted + 9, quoted + 10],
+        2 => &[ports, ports + 1, ports + 2, ports + 3],
+        3 => &[ports - 1, ports - 5, ETH + header - 1],
+        _ => &[ETH + 2, ETH + 3, ETH + 4, ETH + 5],
+    };
+    set(random, frame, places);
+    if random.once_in(2) {
+        finish_ip(frame);
+        finish_icmp(frame);
     }
 }
 

@@ -8,11 +8,12 @@ use std::rc::Rc;
 
 use lb_common::addr::{Address, Ipv4, Mac, Port};
 use lb_common::fake::FakeTables;
-use lb_common::flow::{Direction, Flow, FlowKey, Owner, Pending, Progress, Tick};
+use lb_common::filter::Filter;
+use lb_common::flow::{Direction, Flow, FlowKey, Owner, Progress, Tick};
 use lb_common::service::{Listener, Rule, Service, ServiceId};
-use lb_common::target::{Generation, Hop, Load, Snat, Target, TargetId};
+use lb_common::target::{Generation, Hop, Load, Mode, Snat, Target, TargetId};
 
-use super::connections::{Connections, Entry};
+use super::connections::{Connections, Entry, unanswered};
 use super::family::Family;
 use super::frame::{Leg, MacAddress};
 
@@ -37,6 +38,8 @@ pub const SERVER: (IpAddr, u16) = (ipv4([10, 0, 0, 11]), 9000);
 /// The server that takes over.
 pub const HEIR: (IpAddr, u16) = (ipv4([10, 0, 0, 12]), 9000);
 
+/// The balancer's end of tunnels.
+pub const TUNNEL: IpAddr = ipv4([10, 0, 0, 103]);
 /// Another client.
 pub const STRANGER: IpAddr = ipv4([10, 0, 0, 99]);
 
@@ -157,6 +160,25 @@ impl<A: Address> World<A> {
         self
     }
 
+    /// The server is reached in this way.
+    #[must_use]
+    pub fn mode(self, mode: Mode) -> Self {
+        self.target(|target| target.mode = mode as u8)
+    }
+
+    /// Servers are to see the VIP itself as their client: a SYN of theirs has the
+    /// addresses and ports of what answers it.
+    #[must_use]
+    pub fn meeting_itself(mut self) -> Self {
+        let itself = |listener: &Listener<A>| Snat {
+            address: listener.address,
+            first: listener.port.number(),
+            count: 1,
+        };
+        self.snats = self.services.keys().map(itself).collect();
+        self
+    }
+
     /// Every service, changed.
     #[must_use]
     pub fn service(mut self, change: impl Fn(&mut Service)) -> Self {
@@ -179,19 +201,24 @@ impl<A: Address> World<A> {
         self.connections.clone().counted().timeless()
     }
 
-    /// The addresses that are ours: those that connections came to, too.
+    /// The addresses of ADDRESSES: those that connections came to, too, and those
+    /// of the servers, which may be here.
     pub fn addresses(&self) -> impl Iterator<Item = A> {
         let Connections { flows, pending, .. } = &self.connections;
         let keys = flows.keys().chain(pending.keys());
         let listeners = self.services.keys().map(|listener| listener.address);
         listeners
             .chain(self.snats.iter().map(|snat| snat.address))
+            .chain(self.targets.values().map(|target| target.server))
             .chain(keys.map(|key| key.destination))
     }
 
     /// The same state in tables of ordinary memory.
     #[must_use]
     pub fn tables(&self) -> FakeTables<A> {
+        let mut addresses = Filter::EMPTY;
+        self.addresses().for_each(|address| addresses.add(address));
+        let addresses = Some(addresses);
         let Self {
             services,
             slots,
@@ -211,6 +238,7 @@ impl<A: Address> World<A> {
             open_of_services,
         } = connections.counted();
         let tables = FakeTables {
+            addresses,
             services,
             slots,
             targets,
@@ -372,10 +400,14 @@ impl World {
         self
     }
 
-    /// The two flows of the client's connection to the server.
+    /// The two flows of the client's connection to the server. One on this
+    /// host sees its client itself.
     #[must_use]
     pub fn pair(&self) -> (Entry, Entry) {
-        self.pair_of(TARGET, CLIENT, SNAT.1)
+        match self.targets[&TARGET].mode() {
+            Mode::Local => self.pair_via(TARGET, CLIENT, CLIENT),
+            Mode::Nat | Mode::Dsr | Mode::Ipip => self.pair_of(TARGET, CLIENT, SNAT.1),
+        }
     }
 
     /// The two flows, forward and reply, of `client`'s connection to `target`,
@@ -419,18 +451,6 @@ impl Default for World {
     }
 }
 
-/// An entry of PENDING whose server has said nothing yet.
-#[must_use]
-pub fn unanswered<A: Address>((key, flow): Entry<A>) -> (FlowKey<A>, Pending<A>) {
-    let pending = Pending {
-        flow,
-        server_sequence: 0,
-        opened: 0,
-        reserved: 0,
-    };
-    (key, pending)
-}
-
 /// The key of what goes from `source` to `destination`.
 #[must_use]
 pub fn key<A: Family>(source: (IpAddr, u16), destination: (IpAddr, u16)) -> FlowKey<A> {
@@ -458,6 +478,7 @@ pub fn hop(neighbour: MacAddress) -> Hop {
 pub fn target(server: (IpAddr, u16), mac: MacAddress) -> Target<Ipv4> {
     Target {
         server: Ipv4::like(server.0),
+        tunnel: Ipv4::like(TUNNEL),
         port: Port::new(server.1),
         snats: 1,
         service: SERVICE,

@@ -60,7 +60,8 @@ impl Answers {
         }
     }
 
-    pub(super) fn merge(&mut self, other: Self) {
+    /// Adds what others did.
+    pub fn merge(&mut self, other: Self) {
         self.stalled += other.stalled;
         for (node, count) in other.by_node {
             *self.by_node.entry(node).or_default() += count;

@@ -7,10 +7,12 @@
 //! - [`steady`]: short connections, for as long as something happens.
 //! - [`flood`]: SYNs from addresses that do not exist.
 //! - [`frames`]: frames as they are, past the kernel's stack.
+//! - [`congestion`]: a link on which everything takes longer.
 //! - [`ping`]: ICMP echo.
 //! - [`sampling`]: looking again and again, in the background.
 
 pub mod bulk;
+pub mod congestion;
 pub mod connections;
 pub mod flood;
 pub mod frames;

@@ -1,9 +1,11 @@
 //! What the agent does in the situations that it exists for: one test, one
 //! sentence. Virtual time throughout.
 
+mod health;
 mod leadership;
 mod restarts;
 mod services;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

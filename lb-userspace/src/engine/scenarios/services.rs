@@ -123,10 +123,10 @@ fn replicas_first_goes_to_the_leader_in_the_same_pass_when_the_last_replica_dies
 fn a_refused_client_has_the_server_checked_once() {
     let mut stage = Stage::settled(write_and_read());
     let id = stage.id(WRITE, 1);
-    assert_eq!(asked(&stage.sees(Event::BackendRefused { id })), ["n1"]);
-    assert_eq!(asked(&stage.sees(Event::BackendRefused { id })), [""; 0]);
+    assert_eq!(asked(&stage.sees(refused(id))), ["n1"]);
+    assert_eq!(asked(&stage.sees(refused(id))), [""; 0]);
     stage.hears(1, Leads(Some(5)));
-    assert_eq!(asked(&stage.sees(Event::BackendRefused { id })), ["n1"]);
+    assert_eq!(asked(&stage.sees(refused(id))), ["n1"]);
 }
 
 #[test]
@@ -176,4 +176,11 @@ fn the_status_says_what_an_operator_asks() {
     );
     stage.hears(1, Refuses);
     assert_eq!(stage.problem().as_deref(), Some("no server claims to lead"));
+}
+
+fn refused(id: TargetId) -> Event {
+    Event::BackendFailed {
+        id,
+        failure: crate::engine::BackendFailure::Refused,
+    }
 }

@@ -7,6 +7,7 @@
 //! counted in one place.
 
 mod list;
+mod meter;
 mod provoke;
 mod rest;
 mod table;
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 pub use list::{Connection, Filter, Listed, Order, State};
+pub use meter::Cost;
 pub use rest::Rests;
 pub use table::FlowTable;
 
@@ -50,6 +52,12 @@ pub struct Sweep {
     pub flows: u64,
     /// Entries in PENDING, two a connection.
     pub pending: u64,
+    /// Connections that were forgotten: all that was found holds them still.
+    pub forgotten: u64,
+    /// Whether more were due than one sweep forgets.
+    pub unfinished: bool,
+    /// What it took.
+    pub cost: Cost,
 }
 
 enum Command {
@@ -178,11 +186,24 @@ impl Work {
             self.provoke_due();
             if Instant::now() >= next_sweep {
                 let cut = self.recently_cut();
+                let mut pause = SWEEP_INTERVAL;
                 match rest::sweep(&mut self.table, &self.rests, &cut) {
-                    Ok(sweep) => swept(sweep),
+                    Ok(sweep) => {
+                        debug!(
+                            flows = sweep.flows,
+                            forgotten = sweep.forgotten,
+                            cpu_us = sweep.cost.cpu.as_micros(),
+                            longest_slice_us = sweep.cost.longest_slice.as_micros(),
+                            "swept the flow table"
+                        );
+                        if sweep.unfinished {
+                            pause = Duration::ZERO;
+                        }
+                        swept(sweep);
+                    }
                     Err(error) => warn!(%error, "cannot sweep the flow table"),
                 }
-                next_sweep = Instant::now() + SWEEP_INTERVAL;
+                next_sweep = Instant::now() + pause;
             }
         }
     }

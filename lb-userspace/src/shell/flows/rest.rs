@@ -5,17 +5,22 @@ use std::io;
 use std::time::Duration;
 
 use lb_common::addr::Address;
-use lb_common::flow::{Direction, Flow, FlowKey, Progress, Tick};
+use lb_common::flow::{Direction, Flow, Progress, Tick};
 use lb_common::reaping::Candidate;
 use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 
 use super::Sweep;
+use super::meter::Meter;
 use super::table::{FamilyFlows, FlowTable, Generations, now};
 use crate::config::{Service, Timeouts};
 use crate::shell::tables::Family;
 
 const SLICE: usize = 4096;
+
+/// How many connections of a family a sweep forgets at most, so that it ends
+/// soon, whatever has become due at once: a fifth of a second of CPU time.
+const FORGOTTEN_MAX: usize = 1 << 17;
 
 /// How long a stale connection stays, so that its ends get their RST.
 pub(super) const STALE_REST: Duration = Duration::from_secs(5);
@@ -49,14 +54,16 @@ impl Rests {
     }
 }
 
-/// Walks over all connections, forgets those whose time has come, and counts
-/// the others. The stale ones of `cut` stay for now: their ends are yet to
+/// Walks over all connections, counts them, and forgets those whose time has
+/// come. The stale ones of `cut` stay for now: their ends are yet to
 /// be provoked.
 pub(super) fn sweep(table: &mut FlowTable, rests: &Rests, cut: &[TargetId]) -> io::Result<Sweep> {
     let generations = table.generations()?;
     let mut sweep = Sweep::default();
-    sweep_family(&mut table.v4, rests, cut, &generations)?.add_to(&mut sweep);
-    sweep_family(&mut table.v6, rests, cut, &generations)?.add_to(&mut sweep);
+    let mut meter = Meter::start();
+    sweep_family(&mut table.v4, rests, cut, &generations, &mut meter)?.add_to(&mut sweep);
+    sweep_family(&mut table.v6, rests, cut, &generations, &mut meter)?.add_to(&mut sweep);
+    sweep.cost = meter.finish();
     Ok(sweep)
 }
 
@@ -65,6 +72,7 @@ fn sweep_family<A: Family>(
     rests: &Rests,
     cut: &[TargetId],
     generations: &Generations,
+    meter: &mut Meter,
 ) -> io::Result<Census> {
     let mut census = Census::default();
     let now = now();
@@ -78,16 +86,29 @@ fn sweep_family<A: Family>(
                 continue;
             }
             let rest = rests.of(flow.service, flow.progress, stale);
-            if flow.direction() == Direction::Forward && idle(flow, now) >= rest {
-                overdue.push((*key, rest));
+            let idle_since = before(now, rest);
+            // The kernel looks at the other direction when it takes them out.
+            if flow.direction() != Direction::Forward || !is_idle(flow, idle_since) {
+                continue;
+            }
+            if overdue.len() < FORGOTTEN_MAX {
+                overdue.push(Candidate {
+                    key: *key,
+                    idle_since,
+                });
+            } else {
+                census.sweep.unfinished = true;
             }
         }
+        meter.slice();
     }
     drop(walk);
     let orphans_possible = census.forward != census.reply;
-    forget(flows, &overdue, now, &mut census)?;
+    census.sweep.forgotten = flows.reap(&overdue, meter)?;
+    // Where all of them talk in the other direction, there is no hurry.
+    census.sweep.unfinished &= census.sweep.forgotten > 0;
     if orphans_possible {
-        forget_orphans(flows, rests.timeouts.fin, now)?;
+        forget_orphans(flows, before(now, rests.timeouts.fin), meter)?;
     }
     sweep_pending(
         flows,
@@ -99,60 +120,41 @@ fn sweep_family<A: Family>(
     Ok(census)
 }
 
-fn idle<A: Address>(flow: &Flow<A>, now: Tick) -> Duration {
-    Duration::from_millis(flow.last_seen.milliseconds_before(now))
+/// Whether the last segment of `flow` passed at `idle_since`, or earlier.
+fn is_idle<A: Address>(flow: &Flow<A>, idle_since: Tick) -> bool {
+    !flow.last_seen.is_after(idle_since)
 }
 
-/// Forgets those connections of `overdue` of which neither direction has seen
-/// a segment for as long as stands there. The kernel looks again just before
-/// it does: it may have put a new connection in the place of the finished one.
-fn forget<A: Family>(
-    flows: &FamilyFlows<A>,
-    overdue: &[(FlowKey<A>, Duration)],
-    now: Tick,
-    census: &mut Census,
-) -> io::Result<()> {
-    let mut candidates = Vec::new();
-    for (key, rest) in overdue {
-        let Some(flow) = flows.flow(key)? else {
-            continue;
-        };
-        let reply = flows.flow(&flow.pair_key())?;
-        // A reverse key that serves another connection by now is not ours.
-        let reply = reply.filter(|reply| reply.pair_key() == *key);
-        let alive = |flow: &Flow<A>| idle(flow, now) < *rest;
-        if alive(&flow) || reply.as_ref().is_some_and(alive) {
-            continue;
-        }
-        census.forgotten(&flow, reply.is_some());
-        candidates.push(Candidate {
-            key: *key,
-            last_seen: flow.last_seen,
-        });
-    }
-    flows.reap(&candidates)?;
-    Ok(())
+/// The moment so long before `now`.
+fn before(now: Tick, rest: Duration) -> Tick {
+    let Tick(ticks) = Tick::at(u64::try_from(rest.as_nanos()).unwrap_or(u64::MAX));
+    now.minus(ticks)
 }
 
 /// Forgets reply flows whose other half is gone: what was left by somebody
 /// who was stopped between two removals.
-fn forget_orphans<A: Family>(flows: &FamilyFlows<A>, rest: Duration, now: Tick) -> io::Result<()> {
+fn forget_orphans<A: Family>(
+    flows: &FamilyFlows<A>,
+    idle_since: Tick,
+    meter: &mut Meter,
+) -> io::Result<()> {
     let mut orphans = Vec::new();
     let mut walk = flows.walk(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, flow) in entries {
             if flow.direction() == Direction::Reply
-                && idle(flow, now) >= rest
+                && is_idle(flow, idle_since)
                 && flows.flow(&flow.pair_key())?.is_none()
             {
                 orphans.push(Candidate {
                     key: *key,
-                    last_seen: flow.last_seen,
+                    idle_since,
                 });
             }
         }
+        meter.slice();
     }
-    flows.reap(&orphans)?;
+    flows.reap(&orphans, meter)?;
     Ok(())
 }
 
@@ -171,7 +173,7 @@ fn sweep_pending<A: Family>(
         for (key, pending) in entries {
             let stale = generations.outdate(&pending.flow);
             let rest = if stale { STALE_REST } else { half_open };
-            if idle(&pending.flow, now) >= rest {
+            if is_idle(&pending.flow, before(now, rest)) {
                 overdue.push(*key);
             } else {
                 census.count_pending(&pending.flow);
@@ -219,31 +221,18 @@ impl Census {
         }
     }
 
-    fn forgotten<A: Address>(&mut self, flow: &Flow<A>, with_reply: bool) {
-        self.sweep.flows -= 1 + u64::from(with_reply);
-        less(&mut self.sweep.holding, flow.target);
-        if with_reply {
-            less(&mut self.replies_holding, flow.target);
-        }
-    }
-
     /// A reply flow alone holds its target too.
     fn add_to(mut self, sweep: &mut Sweep) {
         for (target, replies) in self.replies_holding {
             let holding = self.sweep.holding.entry(target).or_default();
             *holding = replies.max(*holding);
         }
-        self.sweep.holding.retain(|_, count| *count > 0);
         sweep.holding.extend(self.sweep.holding);
         sweep.open.extend(self.sweep.open);
         sweep.flows += self.sweep.flows;
+        sweep.forgotten += self.sweep.forgotten;
+        sweep.unfinished |= self.sweep.unfinished;
         sweep.pending += self.sweep.pending;
-    }
-}
-
-fn less(counts: &mut BTreeMap<TargetId, u64>, target: TargetId) {
-    if let Some(count) = counts.get_mut(&target) {
-        *count = count.saturating_sub(1);
     }
 }
 

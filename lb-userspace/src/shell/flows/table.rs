@@ -11,6 +11,7 @@ use lb_common::layout::bytes_of;
 use lb_common::reaping::{self, Candidate};
 use lb_common::target::{Generation, Target, TargetId};
 
+use super::meter::Meter;
 use crate::shell::batch::{Walk, call};
 use crate::shell::load::{Datapath, OpenError};
 use crate::shell::tables::Family;
@@ -95,13 +96,14 @@ impl<A: Family> FamilyFlows<A> {
         }
     }
 
-    /// Has the kernel take out those of `candidates` on which nothing has
-    /// passed since. Gives their number.
-    pub(super) fn reap(&self, candidates: &[Candidate<A>]) -> io::Result<u64> {
+    /// Has the kernel take out those of `candidates` that are idle in both
+    /// directions. Gives their number.
+    pub(super) fn reap(&self, candidates: &[Candidate<A>], meter: &mut Meter) -> io::Result<u64> {
         let mut reaped = 0;
         for candidates in candidates.chunks(reaping::MAX) {
             let list: Vec<u8> = candidates.iter().flat_map(bytes_of).copied().collect();
             reaped += u64::from(call(&self.reaper.as_fd(), &list)?);
+            meter.slice();
         }
         Ok(reaped)
     }

@@ -99,6 +99,9 @@ pub enum OpenError {
         /// Why not.
         source: LinkError,
     },
+    /// The table of slots cannot be reached.
+    #[error("cannot map SLOTS")]
+    Slots(#[source] io::Error),
     /// The object is not the one that this agent was built for.
     #[error("the kernel object has no map or program {0}: it belongs to another version")]
     Missing(&'static str),

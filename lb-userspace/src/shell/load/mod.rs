@@ -8,6 +8,7 @@
 mod attach;
 mod choice;
 mod error;
+mod growth;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,7 +27,7 @@ use attach::{Place, attach};
 use choice::{Candidate, candidates};
 pub use error::OpenError;
 
-use crate::config::{Config, Hook, Limits, Mode};
+use crate::config::{Config, Hook, Limits, Mode, room};
 use crate::shell::tables::Family;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("LB_OBJECT"));
@@ -165,7 +166,7 @@ impl Datapath {
             .join(format!("{}-v{MAPS_VERSION}", first.name));
         create_directory(&pins)?;
         let lock = lock(&pins, first)?;
-        let adopted = pins.join("SLOTS").exists();
+        let adopted = pins.join("GENERATIONS").exists();
         let brought_up = bring_up(config, virtual_links, &interfaces, &pins);
         let (ebpf, hook) = match brought_up {
             Ok(up) => up,
@@ -400,8 +401,11 @@ fn load(pins: &Path, hook: Hook, config: &Config) -> Result<Ebpf, OpenError> {
         ("PENDING_V4", size(families.v4, half_open)),
         ("PENDING_V6", size(families.v6, half_open)),
     ];
+    let slots = room::slots(config);
+    let growth = growth::begin(pins, slots)?;
     let mut loader = EbpfLoader::new();
     loader
+        .map_max_entries("SLOTS", slots)
         .override_global("KEEP_PARTIAL_CHECKSUMS", &keep_partial, true)
         .override_global("CONNECTIONS_MAX", &connections, true);
     for (name, entries) in sizes {
@@ -421,6 +425,9 @@ fn load(pins: &Path, hook: Hook, config: &Config) -> Result<Ebpf, OpenError> {
         aya::EbpfError::MapError(ref cause) if denied(cause) => OpenError::Privilege,
         other => OpenError::Load(other),
     })?;
+    if let Some(growth) = growth {
+        growth.finish(&ebpf)?;
+    }
     for (name, wanted) in sizes {
         let size = map_size(&ebpf, name)?;
         if size != wanted {

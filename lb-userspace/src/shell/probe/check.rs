@@ -3,17 +3,26 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper::HeaderMap;
+use serde_json::Value as Json;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::claim;
 use super::connect::{Ports, connect, explain};
-use super::http::{Answer, GetError, Session};
-use crate::config::{CheckKind, Pool, RoleCheck, Server, StatusRange};
+use super::http::{Answer, BODY_MAX, GetError, Question, Session};
+use super::tcp::{ANSWER_MAX, Exchange, exchange};
+use crate::config::{
+    Answered, CheckKind, Condition, JsonTest, Method, Page, Pattern, Pool, RoleCheck, RoleSource,
+    Server, StatusRange,
+};
 use crate::engine::{CheckReport, Outcome, Role, RoleClaim};
 
 /// What to ask a server, and for how long to wait.
 pub struct Check {
     server: SocketAddr,
+    /// The service port, where it is another one and has to accept too.
+    service: Option<SocketAddr>,
     ports: Ports,
     timeout: Duration,
     kind: CheckKind,
@@ -23,11 +32,22 @@ pub struct Check {
 /// How a check ended, and what a human wants to know about it.
 type Finding = (Outcome, String);
 
+/// What a page has to be like.
+#[derive(Clone, Copy)]
+struct Expectations<'a> {
+    method: Method,
+    status: &'a [StatusRange],
+    body: Option<&'a Pattern>,
+    json: Option<&'a JsonTest>,
+}
+
 impl Check {
     /// The check of `server`, which is one of `pool`.
     pub fn new(pool: &Pool, server: &Server, ports: Ports) -> Self {
+        let apart = server.check_address != server.address;
         Self {
             server: server.check_address,
+            service: (pool.check.service_port && apart).then_some(server.address),
             ports,
             timeout: pool.check.timeout,
             kind: pool.check.kind.clone(),
@@ -40,7 +60,15 @@ impl Check {
         let started = Instant::now();
         let deadline = started + self.timeout;
         let mut role = None;
-        let (outcome, detail) = self.examine(deadline, &mut role).await;
+        let (finding, service) = tokio::join!(
+            self.examine(deadline, &mut role),
+            self.examine_service(deadline)
+        );
+        let (outcome, detail) = match service {
+            // A server that fails its own check is described by that.
+            Some(service) if finding.0.passed() => service,
+            _ => finding,
+        };
         CheckReport {
             outcome,
             detail,
@@ -49,29 +77,44 @@ impl Check {
         }
     }
 
+    /// What is wrong with the port that clients connect to.
+    async fn examine_service(&self, deadline: Instant) -> Option<Finding> {
+        let service = self.service?;
+        let (outcome, detail) = self.open(service, deadline).await.err()?;
+        Some((
+            outcome,
+            format!("service port {}: {detail}", service.port()),
+        ))
+    }
+
+    async fn open(&self, server: SocketAddr, deadline: Instant) -> Result<TcpStream, Finding> {
+        match timeout_at(deadline, connect(server, self.ports)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(explain(&error)),
+            Err(_) => {
+                let detail = format!("no connection within {:?}", self.timeout);
+                Err((Outcome::ConnectTimeout, detail))
+            }
+        }
+    }
+
     /// Leaves what the server said in `role` even where it then falls silent:
     /// that it does not lead any more must not be lost with the rest.
     async fn examine(&self, deadline: Instant, role: &mut Option<RoleClaim>) -> Finding {
-        let stream = match timeout_at(deadline, connect(self.server, self.ports)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return explain(&error),
-            Err(_) => {
-                return (
-                    Outcome::ConnectTimeout,
-                    format!("no connection within {:?}", self.timeout),
-                );
-            }
-        };
-        let (path, expected) = match &self.kind {
-            CheckKind::Tcp => return (Outcome::Connected, String::new()),
-            CheckKind::Http {
-                path,
-                expect_status,
-            } => (path.as_deref(), &expect_status[..]),
+        let stream = match self.open(self.server, deadline).await {
+            Ok(stream) => stream,
+            Err(finding) => return finding,
         };
         let asking = async {
-            let mut session = Session::new(self.server, self.ports, stream).await?;
-            self.ask(&mut session, path, expected, role).await
+            match &self.kind {
+                CheckKind::Tcp { send, expect } => {
+                    self.converse(stream, send, expect.as_ref(), role).await
+                }
+                CheckKind::Http { .. } => {
+                    let mut session = Session::new(self.server, self.ports, stream).await?;
+                    self.ask(&mut session, role).await
+                }
+            }
         };
         match timeout_at(deadline, asking).await {
             Ok(Ok(finding)) => finding,
@@ -84,85 +127,232 @@ impl Check {
         }
     }
 
+    /// A tcp check, once connected.
+    async fn converse(
+        &self,
+        mut stream: TcpStream,
+        send: &[u8],
+        expect: Option<&Pattern>,
+        role: &mut Option<RoleClaim>,
+    ) -> Result<Finding, GetError> {
+        let Some(expect) = expect else {
+            return Ok((Outcome::Connected, String::new()));
+        };
+        let mut answer = Vec::new();
+        let exchange = exchange(&mut stream, send, expect, &mut answer).await;
+        let failed = |reason: String| Ok((Outcome::Content, reason));
+        match exchange {
+            Ok(Exchange::Found) => {}
+            Ok(Exchange::Ended) => {
+                return failed("the server closed the connection, and had not said it".into());
+            }
+            Ok(Exchange::TooLong) => {
+                return failed(format!("not in the first {ANSWER_MAX} bytes of the answer"));
+            }
+            Err(error) => return Ok((Outcome::Garbage, error.to_string())),
+        }
+        let Some(check) = &self.role else {
+            return Ok((Outcome::Answered, String::new()));
+        };
+        let RoleSource::Answer {
+            leader, replica, ..
+        } = &check.source
+        else {
+            return Ok((Outcome::Answered, String::new()));
+        };
+        let json = json_of(&answer);
+        let answer = Answered {
+            bytes: &answer,
+            json: &json,
+        };
+        let claim = claim_of(check, (leader, replica), &HeaderMap::new(), answer);
+        let finding = describe_role(&claim, "the answer");
+        *role = Some(claim);
+        Ok(finding)
+    }
+
+    /// An http check, once connected.
     async fn ask(
         &self,
         session: &mut Session,
-        path: Option<&str>,
-        expected: &[StatusRange],
         role: &mut Option<RoleClaim>,
     ) -> Result<Finding, GetError> {
         let mut finding = (Outcome::Answered, String::new());
-        if let Some(path) = path {
-            let answer = session.get(path).await?;
-            let good = expected
-                .iter()
-                .any(|range| range.contains(answer.status.as_u16()));
-            let outcome = if good {
-                Outcome::Answered
-            } else {
-                Outcome::Status
+        if let CheckKind::Http {
+            method,
+            path: Some(path),
+            expect_status,
+            expect_body,
+            json,
+        } = &self.kind
+        {
+            let expected = Expectations {
+                method: *method,
+                status: expect_status,
+                body: expect_body.as_ref(),
+                json: json.as_ref(),
             };
-            finding = (outcome, describe(path, &answer));
+            finding = ask_page(session, path, expected).await?;
         }
-        let Some(paths) = &self.role else {
+        let Some(check) = &self.role else {
             return Ok(finding);
         };
-        let (outcome, detail) = ask_role(session, paths, role).await?;
+        let (outcome, detail) = match &check.source {
+            RoleSource::Paths { leader, replica } => {
+                ask_paths(session, check, (leader, replica), role).await?
+            }
+            RoleSource::Answer {
+                page: Some(page),
+                leader,
+                replica,
+            } => ask_answer(session, check, page, (leader, replica), role).await?,
+            RoleSource::Answer { page: None, .. } => return Ok(finding),
+        };
         // A server that fails its own check is asked for its role all the
         // same: that it leads no more is news in any case.
-        Ok(match finding.0 {
-            Outcome::Status => finding,
-            _ => (outcome, detail),
+        Ok(if finding.0.passed() {
+            (outcome, detail)
+        } else {
+            finding
         })
     }
 }
 
-/// Finds out a server's role: the first of the two paths that answers 200.
-async fn ask_role(
+async fn ask_page(
     session: &mut Session,
-    paths: &RoleCheck,
-    role: &mut Option<RoleClaim>,
+    path: &str,
+    expected: Expectations<'_>,
 ) -> Result<Finding, GetError> {
-    let as_leader = session.get(&paths.leader).await?;
-    if is_yes(&as_leader) {
-        *role = Some(claim::read(
-            Role::Leader,
-            &as_leader.headers,
-            &as_leader.body,
-        ));
-        return Ok((Outcome::Answered, describe(&paths.leader, &as_leader)));
+    let method = match expected.method {
+        Method::Get => &hyper::Method::GET,
+        Method::Head => &hyper::Method::HEAD,
+    };
+    let question = Question {
+        method,
+        ..Question::get(path)
+    };
+    let answer = session.ask(question).await?;
+    let described = describe(path, &answer);
+    let status = answer.status.as_u16();
+    if !expected.status.iter().any(|range| range.contains(status)) {
+        return Ok((Outcome::Status, described));
     }
-    *role = Some(claim::read(
-        Role::Unknown,
-        &as_leader.headers,
-        &as_leader.body,
-    ));
-    let as_replica = session.get(&paths.replica).await?;
-    if is_yes(&as_replica) {
-        *role = Some(claim::read(
-            Role::Replica,
-            &as_replica.headers,
-            &as_replica.body,
-        ));
-        return Ok((Outcome::Answered, describe(&paths.replica, &as_replica)));
+    let failed = |what: String| Ok((Outcome::Content, format!("{described}, but {what}")));
+    let size = match answer.truncated {
+        true => format!(" in its first {BODY_MAX} bytes"),
+        false => String::new(),
+    };
+    if let Some(pattern) = expected.body
+        && !pattern.is_in(&answer.body)
+    {
+        return failed(format!("the body does not say it{size}"));
     }
-    *role = Some(claim::read(
-        Role::Unknown,
-        &as_replica.headers,
-        &as_replica.body,
-    ));
-    let (leader, replica) = (
-        describe(&paths.leader, &as_leader),
-        describe(&paths.replica, &as_replica),
-    );
-    Ok((Outcome::Status, format!("{leader}, {replica}")))
+    if let Some(test) = expected.json {
+        match serde_json::from_slice::<Json>(&answer.body) {
+            Err(_) => return failed(format!("the body is no JSON{size}")),
+            Ok(json) if !test.holds(&json) => {
+                let found = json.pointer(&test.pointer);
+                let found = found.map_or("missing".to_owned(), |found| shorten(&found.to_string()));
+                return failed(format!("{} is {found}", test.pointer));
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok((Outcome::Answered, described))
 }
 
-fn is_yes(answer: &Answer) -> bool {
-    answer.status.as_u16() == 200
+/// Finds out a server's role: the first of the two paths that answers 200.
+async fn ask_paths(
+    session: &mut Session,
+    check: &RoleCheck,
+    (leader, replica): (&str, &str),
+    role: &mut Option<RoleClaim>,
+) -> Result<Finding, GetError> {
+    let mut denials = Vec::new();
+    for (path, means) in [(leader, Role::Leader), (replica, Role::Replica)] {
+        let answer = session.ask(Question::get(path)).await?;
+        let yes = answer.status.as_u16() == 200;
+        let json = json_of(&answer.body);
+        let answered = Answered {
+            bytes: &answer.body,
+            json: &json,
+        };
+        let said = if yes { means } else { Role::Unknown };
+        *role = Some(claim::read(check, said, &answer.headers, answered));
+        let described = describe(path, &answer);
+        if yes {
+            return Ok((Outcome::Answered, described));
+        }
+        denials.push(described);
+    }
+    Ok((Outcome::Status, denials.join(", ")))
+}
+
+/// Finds out a server's role: the condition that the answer meets.
+async fn ask_answer(
+    session: &mut Session,
+    check: &RoleCheck,
+    page: &Page,
+    conditions: (&Condition, &Condition),
+    role: &mut Option<RoleClaim>,
+) -> Result<Finding, GetError> {
+    let mut question = Question::get(&page.path);
+    if let Some(body) = &page.post {
+        (question.method, question.body) = (&hyper::Method::POST, body);
+    }
+    let answer = session.ask(question).await?;
+    let json = json_of(&answer.body);
+    let answered = Answered {
+        bytes: &answer.body,
+        json: &json,
+    };
+    let claim = claim_of(check, conditions, &answer.headers, answered);
+    let finding = describe_role(&claim, &describe(&page.path, &answer));
+    *role = Some(claim);
+    Ok(finding)
+}
+
+/// What a single answer claims. An answer that meets both conditions claims
+/// nothing: it would be anybody's guess.
+fn claim_of(
+    check: &RoleCheck,
+    (leader, replica): (&Condition, &Condition),
+    headers: &HeaderMap,
+    answer: Answered<'_>,
+) -> RoleClaim {
+    let role = match (leader.holds(answer), replica.holds(answer)) {
+        (true, false) => Role::Leader,
+        (false, true) => Role::Replica,
+        (false, false) | (true, true) => Role::Unknown,
+    };
+    claim::read(check, role, headers, answer)
+}
+
+fn describe_role(claim: &RoleClaim, answer: &str) -> Finding {
+    match claim.role {
+        Role::Leader | Role::Replica => (Outcome::Answered, format!("{} by {answer}", claim.role)),
+        Role::Unknown => (
+            Outcome::Content,
+            format!("{answer} tells neither leader nor replica"),
+        ),
+    }
+}
+
+/// `Null` where it is none.
+fn json_of(bytes: &[u8]) -> Json {
+    serde_json::from_slice(bytes).unwrap_or_default()
 }
 
 /// `503 Service Unavailable at /primary`.
 fn describe(path: &str, answer: &Answer) -> String {
     format!("{} at {path}", answer.status)
+}
+
+/// The beginning of a text that a server chose.
+fn shorten(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }

@@ -1,35 +1,33 @@
 //! What an answer says about its sender's role, beyond its status.
 //!
-//! Two dialects, as far as they are spoken: a JSON body `{"id", "term",
-//! "leader"}`, and headers `X-Raft-Node`, `X-Raft-Term`, `X-Raft-Leader`. A
-//! server that speaks neither says nothing wrong: its status is its role.
+//! Where the configuration names no place, two dialects are understood, as far
+//! as they are spoken: a JSON body `{"id", "term", "leader", "lag"}`, and
+//! headers `X-Raft-Node`, `X-Raft-Term`, `X-Raft-Leader`, `X-Raft-Lag`. A
+//! server that speaks neither says nothing wrong.
 
 use hyper::HeaderMap;
 use serde_json::Value;
 
+use crate::config::{Answered, Place, RoleCheck};
 use crate::engine::{Role, RoleClaim};
 
 /// A claim to `role`, with what else the answer tells.
-pub fn read(role: Role, headers: &HeaderMap, body: &[u8]) -> RoleClaim {
-    let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+pub fn read(check: &RoleCheck, role: Role, headers: &HeaderMap, answer: Answered<'_>) -> RoleClaim {
     let header = |name: &str| {
         let value = headers.get(name)?.to_str().ok()?.trim();
         (!value.is_empty()).then(|| value.to_owned())
     };
+    let place = |place: &Option<Place>, field: &str, name: &str| match place {
+        Some(place) => place.find(answer),
+        None => word(&answer.json[field]).or_else(|| header(name)),
+    };
+    let number = |text: Option<String>| text.and_then(|text| text.trim().parse().ok());
     RoleClaim {
         role,
-        term: number(&body["term"])
-            .or_else(|| header("x-raft-term").and_then(|term| term.parse().ok())),
-        leader: word(&body["leader"]).or_else(|| header("x-raft-leader")),
-        node: word(&body["id"]).or_else(|| header("x-raft-node")),
-    }
-}
-
-fn number(value: &Value) -> Option<u64> {
-    match value {
-        Value::Number(number) => number.as_u64(),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
+        term: number(place(&check.term, "term", "x-raft-term")),
+        leader: place(&check.leader_node, "leader", "x-raft-leader"),
+        node: place(&check.node, "id", "x-raft-node"),
+        lag: number(place(&check.lag, "lag", "x-raft-lag")),
     }
 }
 
@@ -65,6 +63,7 @@ mod tests {
             term,
             leader,
             node,
+            lag: None,
         }
     }
 
@@ -127,11 +126,37 @@ mod tests {
             ),
         ];
         for (sentence, fields, body, expected) in table {
-            assert_eq!(
-                read(Role::Replica, &headers(fields), body.as_bytes()),
-                *expected,
-                "{sentence}"
-            );
+            let check = RoleCheck::by_paths("/primary", "/replica");
+            assert_eq!(claimed(&check, fields, body), *expected, "{sentence}");
         }
+    }
+
+    fn claimed(check: &RoleCheck, fields: &[Field], body: &str) -> RoleClaim {
+        let json = serde_json::from_str(body).unwrap_or_default();
+        let answer = Answered {
+            bytes: body.as_bytes(),
+            json: &json,
+        };
+        read(check, Role::Replica, &headers(fields), answer)
+    }
+
+    #[test]
+    fn a_place_that_is_configured_is_the_only_one() {
+        let pointer = |text: &str| Some(Place::Pointer(text.into()));
+        let check = RoleCheck {
+            term: pointer("/timeline"),
+            node: pointer("/patroni/name"),
+            lag: pointer("/replication/lag"),
+            ..RoleCheck::by_paths("/primary", "/replica")
+        };
+        let body = r#"{"term":9,"timeline":3,"patroni":{"name":"pg2"},"replication":{"lag":"12"}}"#;
+        let claim = claimed(&check, &[("x-raft-term", "8")], body);
+        assert_eq!((claim.term, claim.lag), (Some(3), Some(12)));
+        assert_eq!(claim.node.as_deref(), Some("pg2"));
+        let nothing = claimed(&check, &[("x-raft-term", "8")], r#"{"term":9}"#);
+        assert_eq!(
+            nothing.term, None,
+            "another term than the one that was asked for"
+        );
     }
 }

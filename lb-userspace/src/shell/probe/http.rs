@@ -3,11 +3,11 @@
 
 use std::net::SocketAddr;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT, HOST, USER_AGENT};
-use hyper::{HeaderMap, Request, StatusCode};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -18,7 +18,7 @@ use super::connect::{Ports, connect};
 /// The most of a header that is read, in bytes.
 const HEADER_MAX: usize = 16 * 1024;
 /// The most of a body that is read, in bytes. The status counts all the same.
-const BODY_MAX: usize = 64 * 1024;
+pub const BODY_MAX: usize = 64 * 1024;
 
 /// Why a page could not be had.
 #[derive(Debug, Error)]
@@ -34,19 +34,42 @@ pub enum GetError {
     Answer(#[from] hyper::Error),
 }
 
+/// What to ask for.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    pub method: &'a Method,
+    pub path: &'a str,
+    /// JSON, or empty.
+    pub body: &'a str,
+}
+
+impl<'a> Question<'a> {
+    /// A GET.
+    pub fn get(path: &'a str) -> Self {
+        let method = &Method::GET;
+        Self {
+            method,
+            path,
+            body: "",
+        }
+    }
+}
+
 /// A page.
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Empty where it was too long.
+    /// The first [`BODY_MAX`] bytes.
     pub body: Bytes,
+    /// Whether there was more.
+    pub truncated: bool,
 }
 
 /// A series of requests to one server.
 pub struct Session {
     server: SocketAddr,
     ports: Ports,
-    sender: Option<SendRequest<Empty<Bytes>>>,
+    sender: Option<SendRequest<Full<Bytes>>>,
     /// Drives the connection; ends it when the session is dropped.
     driver: JoinSet<()>,
 }
@@ -83,12 +106,12 @@ impl Session {
         Ok(())
     }
 
-    /// Asks for the page at `path`, on the connection of the page before
-    /// where the server left it open.
+    /// Asks for a page, on the connection of the page before where the server
+    /// left it open.
     ///
     /// # Errors
     /// [`GetError`]; timeouts are up to the caller.
-    pub async fn get(&mut self, path: &str) -> Result<Answer, GetError> {
+    pub async fn ask(&mut self, question: Question<'_>) -> Result<Answer, GetError> {
         let mut kept = self.sender.take();
         if let Some(sender) = &mut kept
             && sender.ready().await.is_err()
@@ -99,28 +122,28 @@ impl Session {
             Some(sender) => sender,
             None => self.reconnect().await?,
         };
-        let answer = match sender.send_request(self.request(path)?).await {
+        let answer = match sender.send_request(self.request(question)?).await {
             // The server closed the connection before it saw the request.
             Err(error) if error.is_canceled() => {
                 sender = self.reconnect().await?;
-                sender.send_request(self.request(path)?).await?
+                sender.send_request(self.request(question)?).await?
             }
             answer => answer?,
         };
         let (parts, body) = answer.into_parts();
-        let body = read(body).await?;
-        if body.is_some() {
+        let (body, truncated) = read(body).await?;
+        if !truncated {
             self.sender = Some(sender);
         }
-        let body = body.unwrap_or_default();
         Ok(Answer {
             status: parts.status,
             headers: parts.headers,
             body,
+            truncated,
         })
     }
 
-    async fn reconnect(&mut self) -> Result<SendRequest<Empty<Bytes>>, GetError> {
+    async fn reconnect(&mut self) -> Result<SendRequest<Full<Bytes>>, GetError> {
         let stream = connect(self.server, self.ports)
             .await
             .map_err(GetError::Connect)?;
@@ -130,28 +153,37 @@ impl Session {
             .ok_or_else(|| GetError::Connect(std::io::ErrorKind::NotConnected.into()))
     }
 
-    fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
-        Request::get(path)
+    fn request(
+        &self,
+        Question { method, path, body }: Question<'_>,
+    ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
             .header(HOST, self.server.to_string())
             .header(USER_AGENT, concat!("lb/", env!("CARGO_PKG_VERSION")))
-            .header(ACCEPT, "application/json, */*;q=0.5")
-            .body(Empty::new())
+            .header(ACCEPT, "application/json, */*;q=0.5");
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        request.body(Full::from(body.to_owned()))
     }
 }
 
-/// The whole body, or `None` where it is too long.
-async fn read(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
+/// The body as far as it is read, and whether there is more.
+async fn read(mut body: Incoming) -> Result<(Bytes, bool), hyper::Error> {
     let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else {
             continue;
         };
-        if whole.len() + data.len() > BODY_MAX {
-            return Ok(None);
+        let room = BODY_MAX - whole.len();
+        whole.extend_from_slice(&data[..data.len().min(room)]);
+        if data.len() > room {
+            return Ok((whole.into(), true));
         }
-        whole.extend_from_slice(&data);
     }
-    Ok(Some(whole.into()))
+    Ok((whole.into(), false))
 }
 
 fn explain(error: &hyper::Error) -> String {

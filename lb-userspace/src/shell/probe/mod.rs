@@ -5,37 +5,54 @@
 //! Reports go to the engine as events; what they mean is decided there.
 //!
 //! When a server is checked: every `interval`, from the start of one check to
-//! the start of the next. Faster (`schedule::fast_interval`: a quarter of
-//! the interval, within 20 to 100 ms) while its last check failed, or while
-//! its pool should have a leader and has none. At once, when the engine says
-//! so. At the start, the checks of a pool are spread over the interval.
+//! the start of the next; every `fast_interval` or `down_interval` while the
+//! engine says so; at once, when it says that. At the start, the checks of all
+//! servers are spread over their intervals.
+//!
+//! Beside the checks, each in a task of its own, where the configuration has
+//! them: a question to the agent beside the server (`agent`), and a page
+//! without end on which the server tells of changes by itself (`watch`).
 
+mod agent;
 mod check;
 mod claim;
 mod connect;
 mod http;
 mod schedule;
+mod tcp;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio::task::JoinSet;
 
-use crate::config::{Config, PoolName, ServerName};
+use crate::config::{Config, Pool, PoolName, Server, ServerName};
 use crate::engine::{Event, Pace};
+use agent::AgentCheck;
 use check::Check;
 use connect::Ports;
-use schedule::Schedule;
+use schedule::{Intervals, Schedule};
+use watch::Watch;
+
+/// A server of a pool.
+type Name = (PoolName, ServerName);
 
 /// The probes of all servers. They end when this is dropped.
 #[derive(Debug)]
 pub struct Probes {
-    bells: BTreeMap<(PoolName, ServerName), Arc<Notify>>,
-    paces: BTreeMap<PoolName, watch::Sender<Pace>>,
+    controls: BTreeMap<Name, Control>,
     _tasks: JoinSet<()>,
+}
+
+/// How one server's checks are controlled.
+#[derive(Debug)]
+struct Control {
+    bell: Arc<Notify>,
+    pace: channel::Sender<Pace>,
 }
 
 impl Probes {
@@ -43,32 +60,42 @@ impl Probes {
     /// Has to be called within a Tokio runtime.
     #[must_use]
     pub fn start(config: &Config, events: &mpsc::Sender<Event>) -> Self {
-        let mut bells = BTreeMap::new();
-        let mut paces = BTreeMap::new();
+        let mut controls = BTreeMap::new();
         let mut tasks = JoinSet::new();
         let ports = Ports::outside(&config.snat.ports);
-        for pool in config.pools.values() {
-            let (pace, paced) = watch::channel(Pace::Normal);
-            paces.insert(pool.name.clone(), pace);
-            for (index, server) in pool.servers.iter().enumerate() {
-                let bell = Arc::new(Notify::new());
-                bells.insert((pool.name.clone(), server.name.clone()), Arc::clone(&bell));
-                let schedule = Schedule {
-                    pool: pool.name.clone(),
-                    server: server.name.clone(),
-                    interval: pool.check.interval,
-                    position: (index, pool.servers.len()),
-                    check: Check::new(pool, server, ports),
-                    bell,
-                    pace: paced.clone(),
-                    events: events.clone(),
-                };
-                tasks.spawn(schedule.run());
+        let pools = config.pools.values();
+        let servers = pools.flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
+        let servers: Vec<(&Pool, &Server)> = servers.collect();
+        let count = servers.len() as f64;
+        for (index, (pool, server)) in servers.into_iter().enumerate() {
+            let name = (pool.name.clone(), server.name.clone());
+            let bell = Arc::new(Notify::new());
+            let (pace, paced) = channel::channel(Pace::Normal);
+            let share = index as f64 / count;
+            let schedule = Schedule {
+                name: name.clone(),
+                intervals: Intervals {
+                    normal: pool.check.interval,
+                    fast: pool.check.fast_interval,
+                    down: pool.check.down_interval,
+                },
+                share,
+                check: Check::new(pool, server, ports),
+                bell: Arc::clone(&bell),
+                pace: paced,
+                events: events.clone(),
+            };
+            tasks.spawn(schedule.run());
+            if let Some(agent) = AgentCheck::new(pool, server, ports) {
+                tasks.spawn(agent.run(name.clone(), share, events.clone()));
             }
+            if let Some(watch) = Watch::new(pool, server, ports) {
+                tasks.spawn(watch.run(name.clone(), events.clone()));
+            }
+            controls.insert(name, Control { bell, pace });
         }
         Self {
-            bells,
-            paces,
+            controls,
             _tasks: tasks,
         }
     }
@@ -76,15 +103,19 @@ impl Probes {
     /// Has a server checked at once, or again at once where a check is under
     /// way. Several requests before the check begins are one.
     pub fn check_now(&self, pool: &PoolName, server: &ServerName) {
-        if let Some(bell) = self.bells.get(&(pool.clone(), server.clone())) {
-            bell.notify_one();
+        if let Some(control) = self.control(pool, server) {
+            control.bell.notify_one();
         }
     }
 
-    /// Has the servers of a pool checked at another pace from now on.
-    pub fn set_pace(&self, pool: &PoolName, pace: Pace) {
-        if let Some(sender) = self.paces.get(pool) {
-            sender.send_replace(pace);
+    /// Has a server checked at another pace from now on.
+    pub fn set_pace(&self, pool: &PoolName, server: &ServerName, pace: Pace) {
+        if let Some(control) = self.control(pool, server) {
+            control.pace.send_replace(pace);
         }
+    }
+
+    fn control(&self, pool: &PoolName, server: &ServerName) -> Option<&Control> {
+        self.controls.get(&(pool.clone(), server.clone()))
     }
 }

@@ -4,7 +4,6 @@
 mod convert;
 mod family;
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues};
@@ -16,8 +15,8 @@ use lb_common::target::{Generation, Load, TargetId};
 use thiserror::Error;
 
 use crate::engine::{Installed, Op, TargetEntry};
-use crate::shell::batch;
 use crate::shell::load::{Datapath, OpenError};
+use crate::shell::slots::Slots;
 use family::FamilyTables;
 pub use family::{Family, Sources, socket};
 
@@ -32,15 +31,13 @@ pub enum TableError {
         /// What the kernel said.
         source: MapError,
     },
-    /// The kernel refused to store slots.
+    /// SLOTS is shorter than the engine takes it for.
     #[error("cannot store {count} slots from {first} on")]
     Slots {
         /// The first slot.
         first: u32,
         /// How many.
         count: usize,
-        /// What the kernel said.
-        source: io::Error,
     },
     /// The ways to the servers begin at too many addresses.
     #[error(
@@ -60,8 +57,7 @@ pub struct Tables {
     addresses: Array<MapData, Filter>,
     /// What ADDRESSES holds.
     filter: Filter,
-    slots: Array<MapData, TargetId>,
-    slots_data: MapData,
+    slots: Slots,
     generations: Array<MapData, Generation>,
     load: Array<MapData, Load>,
     traffic: PerCpuArray<MapData, Traffic>,
@@ -96,8 +92,7 @@ impl Tables {
             v6: FamilyTables::open(datapath, sources)?,
             addresses: datapath.take("ADDRESSES")?,
             filter: Filter::EMPTY,
-            slots: datapath.take("SLOTS")?,
-            slots_data: datapath.reopen_map("SLOTS")?,
+            slots: Slots::map(&datapath.reopen_map("SLOTS")?).map_err(OpenError::Slots)?,
             generations: datapath.take("GENERATIONS")?,
             load: datapath.reopen("LOAD")?,
             traffic: datapath.reopen("TARGET_TRAFFIC")?,
@@ -116,9 +111,7 @@ impl Tables {
         self.v6.read_back(&mut installed)?;
         for service in installed.services.values() {
             let length = service.slots.saturating_add(service.members);
-            let range = (service.first_slot..).take(length as usize);
-            let range: Result<Vec<_>, _> = range.map(|slot| self.slots.get(&slot, 0)).collect();
-            let range = range.map_err(map("read the slots"))?;
+            let range = self.slots.load(service.first_slot, length as usize);
             installed.slots.insert(service.first_slot, range);
         }
         Ok(installed)
@@ -226,16 +219,10 @@ impl Tables {
 
     /// One slot is one aligned store, more are a range that no packet reads.
     fn set_slots(&mut self, first: u32, targets: &[TargetId]) -> Result<(), TableError> {
-        if let [target] = targets {
-            return self
-                .slots
-                .set(first, *target, 0)
-                .map_err(map(&format!("set slot {first}")));
-        }
-        batch::store(self.slots_data.fd(), first, targets).map_err(|source| TableError::Slots {
+        let stored = self.slots.store(first, targets);
+        stored.ok_or(TableError::Slots {
             first,
             count: targets.len(),
-            source,
         })
     }
 

@@ -243,6 +243,7 @@ fn claim(
         term,
         leader,
         node,
+        lag: None,
     })
 }
 
@@ -313,11 +314,7 @@ async fn a_path_beside_the_roles_has_to_be_good_as_well() {
     ];
     for (pages_of, outcome) in [(SICK, Outcome::Status), (WELL, Outcome::Answered)] {
         let address = pages(pages_of, Then::Hang).await;
-        let expect_status = vec![StatusRange::SUCCESS];
-        let kind = CheckKind::Http {
-            path: Some("/health".into()),
-            expect_status,
-        };
+        let kind = CheckKind::get(Some("/health".into()));
         let report = check(&pool(address, kind, Some(roles()))).await;
         assert_eq!(report.outcome, outcome);
         assert_eq!(report.role, claim(Role::Leader, None, None, None));

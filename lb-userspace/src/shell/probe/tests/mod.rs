@@ -1,6 +1,8 @@
 //! Checks against servers that do all that servers should not do, on loopback.
 
 mod answers;
+mod beside;
+mod content;
 mod timing;
 
 use std::future::Future;
@@ -25,18 +27,17 @@ fn pool(address: SocketAddr, kind: CheckKind, role: Option<RoleCheck>) -> Pool {
     Pool {
         name: "kv".into(),
         check: config::Check {
-            kind,
-            port: None,
             interval: TIMEOUT,
+            fast_interval: TIMEOUT / 6,
             timeout: TIMEOUT,
-            rise: 2,
-            fall: 3,
+            ..config::Check::with_defaults(kind)
         },
         role,
         servers: vec![Server {
             name: "n1".into(),
             address,
             check_address: address,
+            agent_address: None,
             weight: Server::WEIGHT,
             max_connections: None,
         }],
@@ -49,31 +50,19 @@ async fn check(pool: &Pool) -> CheckReport {
 }
 
 async fn check_tcp(address: SocketAddr) -> CheckReport {
-    check(&pool(address, CheckKind::Tcp, None)).await
+    check(&pool(address, CheckKind::CONNECT, None)).await
 }
 
 async fn check_path(address: SocketAddr) -> CheckReport {
-    let expect_status = vec![StatusRange::SUCCESS];
-    let kind = CheckKind::Http {
-        path: Some("/health".into()),
-        expect_status,
-    };
-    check(&pool(address, kind, None)).await
+    check(&pool(address, CheckKind::get(Some("/health".into())), None)).await
 }
 
 fn roles() -> RoleCheck {
-    RoleCheck {
-        leader: "/primary".into(),
-        replica: "/replica?lag=10".into(),
-    }
+    RoleCheck::by_paths("/primary", "/replica?lag=10")
 }
 
 async fn check_role(address: SocketAddr) -> CheckReport {
-    let kind = CheckKind::Http {
-        path: None,
-        expect_status: vec![],
-    };
-    check(&pool(address, kind, Some(roles()))).await
+    check(&pool(address, CheckKind::get(None), Some(roles()))).await
 }
 
 /// A server that treats each connection in the same way, in its own task.

@@ -3,12 +3,14 @@
 use super::*;
 
 fn config(addresses: &[SocketAddr], interval: Duration) -> Config {
-    let mut pool = pool(addresses[0], CheckKind::Tcp, None);
+    let mut pool = pool(addresses[0], CheckKind::CONNECT, None);
     pool.check.interval = interval;
+    pool.check.down_interval = interval;
     let server = |(index, &address): (usize, &SocketAddr)| Server {
         name: format!("n{index}").into(),
         address,
         check_address: address,
+        agent_address: None,
         weight: Server::WEIGHT,
         max_connections: None,
     };
@@ -55,23 +57,20 @@ async fn a_check_that_is_asked_for_comes_at_once_and_requests_are_merged() {
 }
 
 #[tokio::test]
-async fn a_pool_without_a_leader_is_probed_faster() {
+async fn a_server_is_probed_at_the_pace_that_it_was_given() {
     let (address, _listener) = hung().await;
     let (events, mut reports) = mpsc::channel(1000);
-    let probes = Probes::start(&config(&[address], HOUR), &events);
-    assert_eq!(
-        reports_within(&mut reports, Duration::from_millis(300)).await,
-        1
-    );
-    probes.set_pace(&"kv".into(), Pace::Fast);
-    assert!(reports_within(&mut reports, Duration::from_secs(1)).await >= 3);
-}
-
-#[tokio::test]
-async fn a_server_that_failed_is_probed_faster() {
-    let (events, mut reports) = mpsc::channel(1000);
-    let _probes = Probes::start(&config(&[nobody().await], HOUR), &events);
-    assert!(reports_within(&mut reports, Duration::from_secs(1)).await >= 3);
+    let mut config = config(&[address], HOUR);
+    let pool = config.pools.values_mut().next().unwrap();
+    pool.check.down_interval = Duration::from_millis(400);
+    let probes = Probes::start(&config, &events);
+    let second = Duration::from_secs(1);
+    assert_eq!(reports_within(&mut reports, second / 3).await, 1);
+    probes.set_pace(&"kv".into(), &"n0".into(), Pace::Fast);
+    let fast = reports_within(&mut reports, second).await;
+    probes.set_pace(&"kv".into(), &"n0".into(), Pace::Down);
+    let down = reports_within(&mut reports, second).await;
+    assert!(fast > down && down >= 1, "{fast} and {down}");
 }
 
 #[tokio::test]

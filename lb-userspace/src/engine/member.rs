@@ -1,0 +1,267 @@
+//! One server of a pool: everything that is known about it, and from whom.
+//!
+//! What its checks say, what it says of itself, what its agent advises, what
+//! became of its clients. How a word about the leadership is taken is decided
+//! here, by two functions without memory.
+
+use std::time::Instant;
+
+use crate::api::ServerState;
+use crate::config::{self, InitState, Server};
+use crate::engine::action::Pace;
+use crate::engine::advice::{Admin, Advice, Operating};
+use crate::engine::circuit::Circuit;
+use crate::engine::event::{CheckReport, Role, RoleClaim};
+use crate::engine::health::{Evidence, Phase};
+use crate::engine::roles::Claim;
+use crate::engine::route::Usability;
+
+/// One server of the pool.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// As configured.
+    pub server: Server,
+    /// By its checks.
+    pub phase: Phase,
+    /// Since when its state is what it is.
+    pub since: Instant,
+    /// What the server last said of itself.
+    pub said: Option<RoleClaim>,
+    /// How far behind the leader it last said to be.
+    pub lag: Option<u64>,
+    /// Its last check, and when that ended.
+    pub check: Option<(CheckReport, Instant)>,
+    /// What its agent advises.
+    pub advice: Advice,
+    /// Why its agent cannot be asked, if it cannot.
+    pub agent_trouble: Option<String>,
+    /// What its clients' connections tell.
+    pub circuit: Circuit,
+    /// Whether it tells of changes by itself; the reason if it does not.
+    /// `None`: it is not asked to, or has not answered yet.
+    pub watch: Option<Result<(), String>>,
+    /// The claim that it is held to.
+    pub(super) claim: Claim,
+    /// The node id that it goes by in its cluster.
+    pub(super) node: Option<String>,
+    /// When knowledge about it was last fresh.
+    pub(super) fresh: Instant,
+    /// When it last told of a change by itself.
+    pub(super) pushed: Option<Instant>,
+    /// An immediate check was asked for and has not been reported yet.
+    pub(super) asked: bool,
+    /// The pace that its probes were last given.
+    pub(super) pace: Pace,
+    /// The state that was last told of.
+    pub(super) told: Option<ServerState>,
+}
+
+impl Member {
+    /// A server that nobody has heard of.
+    pub(super) fn new(server: &Server, check: &config::Check, now: Instant) -> Self {
+        let phase = match check.init_state {
+            InitState::FullyUp => Phase::UP,
+            InitState::Up => Phase::Up {
+                failures: check.fall - 1,
+            },
+            InitState::Down => Phase::Unchecked,
+            InitState::FullyDown => Phase::DOWN,
+        };
+        Self {
+            server: server.clone(),
+            phase,
+            since: now,
+            said: None,
+            lag: None,
+            check: None,
+            advice: Advice::default(),
+            agent_trouble: None,
+            circuit: Circuit::default(),
+            watch: None,
+            claim: Claim::Unknown,
+            node: None,
+            fresh: now,
+            pushed: None,
+            asked: false,
+            pace: Pace::Normal,
+            told: None,
+        }
+    }
+
+    /// Whether nothing was checked yet since the agent started.
+    pub(super) const fn is_unheard(&self) -> bool {
+        self.check.is_none()
+    }
+
+    /// What it may be used for.
+    #[must_use]
+    pub fn usability(&self) -> Usability {
+        match (self.phase, &self.advice.operating, self.advice.admin) {
+            (Phase::Down { .. }, ..) | (_, Operating::Down(_), _) => Usability::Down,
+            (_, _, Admin::Drain | Admin::Maint) => Usability::Leaving,
+            (Phase::Unchecked, ..) => Usability::Unchecked,
+            (Phase::Up { .. }, ..) if self.advice.percent == 0 => Usability::Resting,
+            (Phase::Up { .. }, ..) => Usability::Up,
+        }
+    }
+
+    /// Its state, in HAProxy's words.
+    #[must_use]
+    pub fn state(&self) -> ServerState {
+        match (self.advice.admin, self.usability()) {
+            (Admin::Maint, _) => ServerState::Maint,
+            (_, Usability::Down | Usability::Unchecked) => ServerState::Down,
+            (_, Usability::Leaving | Usability::Resting) => ServerState::Drain,
+            (_, Usability::Up) if self.circuit.is_tripped() => ServerState::Down,
+            (_, Usability::Up) => ServerState::Up,
+        }
+    }
+
+    /// How often it should be probed, in a pool that has the leader it needs
+    /// or has not.
+    pub(super) const fn pace_in(&self, has_leader: bool) -> Pace {
+        match self.phase {
+            _ if !has_leader => Pace::Fast,
+            Phase::Unchecked | Phase::Up { failures: 0 } => Pace::Normal,
+            Phase::Down { passes: 0 } => Pace::Down,
+            Phase::Up { .. } | Phase::Down { .. } => Pace::Fast,
+        }
+    }
+}
+
+/// The claim that a word about a server's role makes.
+const fn claim_in(said: &RoleClaim) -> Claim {
+    match said.role {
+        Role::Leader => Claim::Leader { term: said.term },
+        Role::Replica => Claim::Replica { term: said.term },
+        Role::Unknown => Claim::Unknown,
+    }
+}
+
+/// The claim that a server is held to after a check, and what the fence hears.
+///
+/// A claim is taken from a check that passed. It is lost by contradiction at
+/// once: a leader that says anything else leads no more. A replica that cannot
+/// vouch for its role for a moment (nobody leads just now) stays one until its
+/// failures make it DOWN, and so does everything that is said by nobody.
+pub(super) fn after_check(
+    claim: Claim,
+    evidence: Evidence,
+    said: Option<&RoleClaim>,
+) -> (Claim, Claim) {
+    let Some(said) = said else {
+        return (claim, Claim::Unknown);
+    };
+    match (evidence, claim_in(said), claim) {
+        (Evidence::Passed, says, _) => (says, says),
+        (_, Claim::Leader { .. }, claim) => (claim, Claim::Unknown),
+        (_, says, Claim::Leader { .. } | Claim::Adopted) => (Claim::Unknown, says),
+        (_, says, claim) => (claim, says),
+    }
+}
+
+/// The same after a line that the server sent by itself.
+///
+/// A line takes away and never gives: it may have been on its way for long,
+/// and a check that has just begun may know better. Whatever it says that is
+/// news, a check has to confirm; so a leader that tells of its own newer term
+/// goes on, and nobody else hears of the term before.
+pub(super) fn after_line(claim: Claim, said: &RoleClaim) -> (Claim, Claim) {
+    match (claim, claim_in(said)) {
+        (Claim::Leader { .. } | Claim::Adopted, Claim::Leader { .. }) => (claim, Claim::Unknown),
+        (Claim::Leader { .. } | Claim::Adopted, says) => (Claim::Unknown, says),
+        (Claim::Replica { .. } | Claim::Unknown, says) => (claim, says),
+    }
+}
+
+/// Whether a line is news to whoever held the server to `claim`.
+pub(super) fn is_news(claim: Claim, said: &RoleClaim) -> bool {
+    claim_in(said) != claim
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Evidence::{Conclusive, Failed, Passed};
+
+    const LEADS: Claim = Claim::Leader { term: Some(5) };
+    const FOLLOWS: Claim = Claim::Replica { term: Some(5) };
+    const NEWER: Claim = Claim::Leader { term: Some(6) };
+    const BEHIND: Claim = Claim::Replica { term: Some(6) };
+
+    fn says(claim: Claim) -> RoleClaim {
+        let (role, term) = match claim {
+            Claim::Leader { term } => (Role::Leader, term),
+            Claim::Replica { term } => (Role::Replica, term),
+            Claim::Unknown | Claim::Adopted => (Role::Unknown, Some(9)),
+        };
+        RoleClaim {
+            role,
+            term,
+            ..RoleClaim::default()
+        }
+    }
+
+    const HELD: [Claim; 4] = [Claim::Adopted, LEADS, FOLLOWS, Claim::Unknown];
+
+    /// Every claim that a server may be held to, times every word, times
+    /// every evidence.
+    #[test]
+    fn a_word_in_a_check() {
+        for held in HELD {
+            for evidence in [Passed, Failed, Conclusive] {
+                assert_eq!(after_check(held, evidence, None), (held, Claim::Unknown));
+            }
+            for word in [NEWER, BEHIND, Claim::Unknown] {
+                let (claim, heard) = after_check(held, Passed, Some(&says(word)));
+                assert_eq!((claim, heard), (word, word), "of {held:?}");
+            }
+            for evidence in [Failed, Conclusive] {
+                let taken = |word| after_check(held, evidence, Some(&says(word)));
+                let led = matches!(held, Claim::Adopted | Claim::Leader { .. });
+                let left = if led { Claim::Unknown } else { held };
+                assert_eq!(taken(NEWER), (held, Claim::Unknown), "no claim is taken up");
+                assert_eq!(taken(BEHIND), (left, BEHIND));
+                assert_eq!(taken(Claim::Unknown), (left, Claim::Unknown));
+            }
+        }
+    }
+
+    /// Every claim that a server may be held to, times every word.
+    #[test]
+    fn a_word_in_a_line() {
+        let unknown = Claim::Unknown;
+        let table = [
+            (Claim::Adopted, NEWER, (Claim::Adopted, unknown)),
+            (Claim::Adopted, BEHIND, (unknown, BEHIND)),
+            (Claim::Adopted, unknown, (unknown, unknown)),
+            (LEADS, NEWER, (LEADS, unknown)),
+            (LEADS, BEHIND, (unknown, BEHIND)),
+            (LEADS, unknown, (unknown, unknown)),
+            (FOLLOWS, NEWER, (FOLLOWS, NEWER)),
+            (FOLLOWS, BEHIND, (FOLLOWS, BEHIND)),
+            (FOLLOWS, unknown, (FOLLOWS, unknown)),
+            (unknown, NEWER, (unknown, NEWER)),
+            (unknown, BEHIND, (unknown, BEHIND)),
+            (unknown, unknown, (unknown, unknown)),
+        ];
+        assert_eq!(table.len(), HELD.len() * 3, "a row is missing");
+        for (held, word, expected) in table {
+            assert_eq!(
+                after_line(held, &says(word)),
+                expected,
+                "{held:?}, {word:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_line_makes_a_leader() {
+        for held in HELD {
+            for word in [LEADS, NEWER, FOLLOWS, BEHIND, Claim::Unknown] {
+                let (claim, _) = after_line(held, &says(word));
+                assert!(claim == held || claim == Claim::Unknown, "{claim:?}");
+            }
+        }
+    }
+}

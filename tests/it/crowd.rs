@@ -1,0 +1,64 @@
+//! An agent whose table holds a million flows: what it takes to sweep them, to
+//! forget them all at once, and to list a few of them.
+
+use std::time::Duration;
+
+use lb_tests::bench::crowd::{Findings, measure};
+use lb_tests::privileged;
+
+/// Two flows each.
+const CONNECTIONS: u32 = 500_000;
+/// A flow and its key.
+const ENTRY_BYTES: f64 = 76.0;
+
+#[test]
+fn a_million_flows_are_swept_listed_and_forgotten_at_once() {
+    privileged!();
+    let Findings {
+        resting,
+        reaping,
+        forgotten,
+        reaping_mebibytes,
+        slowest_status,
+        open,
+        listings,
+    } = measure(CONNECTIONS).unwrap();
+    println!("at rest: {resting:?}\nat most: {reaping:?}, {reaping_mebibytes:.1} MiB more");
+    println!("{forgotten} forgotten; `lb status` answered within {slowest_status:?}");
+    for (name, listing) in &listings {
+        println!(
+            "{name}: {:?}, agent {:.1} MiB more, CLI {:.1} MiB",
+            listing.took, listing.agent_mebibytes, listing.cli_mebibytes
+        );
+    }
+    // The one connection that was real is counted too.
+    assert!(forgotten >= u64::from(CONNECTIONS));
+    assert_eq!(open, (0, 0));
+    for sweep in [resting, reaping] {
+        assert!(sweep.cpu < Duration::from_secs(1), "{sweep:?}");
+        assert!(
+            sweep.longest_slice < Duration::from_millis(100),
+            "{sweep:?}"
+        );
+    }
+    assert!(
+        slowest_status < Duration::from_secs(1),
+        "{slowest_status:?}"
+    );
+
+    // What the table's entries would take.
+    let table = f64::from(CONNECTIONS) * 2.0 * ENTRY_BYTES / f64::from(1 << 20);
+    assert!(reaping_mebibytes < table / 4.0, "{reaping_mebibytes} MiB");
+    for (name, listing) in listings {
+        assert!(listing.agent_mebibytes < table / 10.0, "{name}");
+        assert!(listing.cli_mebibytes < table / 4.0, "{name}");
+        let (flows, total) = (&listing.flows.flows, listing.flows.total);
+        let (shown, all) = match name {
+            "one client's" => (10, 1 << 14),
+            "a thousand of one server's" => (1000, u64::from(CONNECTIONS)),
+            _ => (10, u64::from(CONNECTIONS)),
+        };
+        assert_eq!(flows.len(), shown, "{name}");
+        assert!((all..all + 4).contains(&total), "{name}: {total}");
+    }
+}
