@@ -41,16 +41,9 @@ enum Bench {
 }
 
 impl Bench {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Micro => "micro",
-            Self::E2e => "e2e",
-            Self::Scale => "scale",
-            Self::Pps => "pps",
-            Self::Probes => "probes",
-            Self::Cluster => "cluster",
-            Self::Stalls => "stalls",
-        }
+    fn name(self) -> String {
+        let value = self.to_possible_value().expect("none is skipped");
+        value.get_name().to_owned()
     }
 }
 

@@ -44,16 +44,9 @@ enum Bench {
 }
 
 impl Bench {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Micro => "micro",
-            Self::E2e => "e2e",
-            Self::Scale => "scale",
-            Self::Pps => "pps",
-            Self::Probes => "probes",
-            Self::Cluster => "cluster",
-            Self::Stalls => "stalls",
-        }
+    fn name(self) -> String {
+        let value = self.to_possible_value().expect("none is skipped");
+        value.get_name().to_owned()
     }
 
     fn run(self, effort: Effort) -> Result<Vec<Row>> {
@@ -115,7 +108,7 @@ fn run(cli: &Cli) -> Result<()> {
             bail!("interrupted; everything was removed");
         }
         report::print(&rows);
-        let json = report::write(&cli.out, bench.name(), &rows)?;
+        let json = report::write(&cli.out, &bench.name(), &rows)?;
         println!("\n{}", json.display());
         figures(&cli.out, *bench, &rows)?;
     }
