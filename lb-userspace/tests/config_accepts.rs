@@ -8,7 +8,7 @@ use std::time::Duration;
 use lb_userspace::config::{
     Access, AgentCheck, Algorithm, Breaker, Check, CheckKind, Config, Hook, InitState, Limits,
     Mode, Observe, OnChange, OnDown, Rate, Refusal, RoleCheck, Route, Server, Service, Snat,
-    SourceLimits, Timeouts,
+    SourceLimits, Timeouts, Vips,
 };
 
 fn example(name: &str) -> Config {
@@ -107,6 +107,7 @@ fn what_is_left_out_gets_the_documented_defaults() {
     let config = Config::parse(text).unwrap();
     assert!(config.interfaces.is_empty());
     assert_eq!(config.hook, Hook::XdpNative);
+    assert_eq!(config.vips, Vips::Managed);
     assert_eq!(
         config.limits,
         Limits {
@@ -257,6 +258,13 @@ fn one_interface_or_several() {
     assert_eq!(with("interface = \"eth0\"", "").interfaces, ["eth0"]);
     let two = with("interface = [\"eth0\", \"eth1\"]", "");
     assert_eq!(two.interfaces, ["eth0", "eth1"]);
+}
+
+#[test]
+fn everybody_who_can_have_the_vips_in_hand_has_a_word() {
+    for vips in Vips::ALL {
+        assert_eq!(with(&format!("vips = \"{vips}\""), "").vips, *vips);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use lb_common::verdict::Reason;
 use lb_userspace::api::path;
 use lb_userspace::config::{
     Algorithm, Config, Hook, InitState, Limits, Method, Mode, Observe, OnChange, OnDown, Refusal,
-    Route, Timeouts,
+    Route, Timeouts, Vips,
 };
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
@@ -67,6 +67,7 @@ fn every_key_that_is_described_is_known() {
 #[test]
 fn every_word_of_the_configuration_is_described() {
     let words = (Hook::ALL.iter().map(|word| word.word()))
+        .chain(Vips::ALL.iter().map(|word| word.word()))
         .chain(Route::ALL.iter().map(|word| word.word()))
         .chain(Algorithm::ALL.iter().map(|word| word.word()))
         .chain(Mode::ALL.iter().map(|word| word.word()))
@@ -137,6 +138,7 @@ fn the_defaults_are_those_of_the_program() {
         assert!(OPERATIONS.contains(&row), "{row}");
     }
     assert!(OPERATIONS.contains(&format!("| `hook` | `\"{}\"` |", config.hook)));
+    assert!(OPERATIONS.contains(&format!("| `vips` | `\"{}\"` |", config.vips)));
     assert!(OPERATIONS.contains(&format!("| `algorithm` | `\"{}\"` |", service.algorithm)));
     assert!(OPERATIONS.contains(&format!("| `mode` | `\"{}\"` |", service.mode)));
     let (none, full) = (service.on_no_target, service.on_full);

@@ -39,6 +39,12 @@ pub enum Failure {
         /// As the user typed it.
         server: String,
     },
+    /// The balancer cannot do its work.
+    #[error("not ready: {reason}")]
+    NotReady {
+        /// What is missing.
+        reason: String,
+    },
     /// Standard output could not be written to.
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
@@ -63,6 +69,7 @@ impl Failure {
             | Self::Run(_)
             | Self::Ask(_)
             | Self::NoServer { .. }
+            | Self::NotReady { .. }
             | Self::Output(_) => REFUSED,
         }
     }

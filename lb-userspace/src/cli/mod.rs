@@ -8,6 +8,7 @@ mod client;
 mod explain;
 mod failure;
 mod flows;
+mod ready;
 mod run;
 mod stats;
 mod status;
@@ -39,7 +40,7 @@ pub struct Arguments {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  refused: the configuration is not valid, or the operation failed
+  1  refused: the configuration is not valid, the operation failed, or the balancer is not ready
   2  the command line is not valid
   3  no agent answers on the socket";
 
@@ -53,6 +54,8 @@ enum Verb {
     Status(Connection),
     /// Show why a server is UP or DOWN, and which services use it
     Explain(explain::Arguments),
+    /// Say by the exit code whether this balancer can do its work: for keepalived and the like
+    Ready(ready::Arguments),
     /// Show the counters of the data path
     Stats(Connection),
     /// Show the connection table
@@ -86,6 +89,7 @@ impl Arguments {
             Verb::Check(arguments) => check::execute(&arguments, out),
             Verb::Status(connection) => connection.show(path::STATUS, out, status::print),
             Verb::Explain(arguments) => explain::execute(&arguments, out),
+            Verb::Ready(arguments) => ready::execute(&arguments, out),
             Verb::Stats(connection) => connection.show(path::STATS, out, stats::print),
             Verb::Flows(arguments) => flows::execute(&arguments, out),
         }

@@ -16,7 +16,7 @@ use super::problem::{LoadError, Problem, Problems, position};
 use super::raw::{Fields, Named};
 use super::rules::Draft;
 use super::service::{self, ReadService};
-use super::{Config, Hook, Limits, PoolName, ServiceName, Snat, Timeouts, value};
+use super::{Config, Hook, Limits, PoolName, ServiceName, Snat, Timeouts, Vips, value};
 
 /// More would not fit the memory of the machines that this runs on: a
 /// connection takes two flows, a flow more than 100 bytes.
@@ -114,6 +114,7 @@ fn read<'a>(document: &'a DeTable<'a>, text: &str, problems: &'a Problems) -> Op
     let mut fields = Fields::of_table(document, 0..0, "the file", problems);
     let interfaces = read_interfaces(&mut fields, problems);
     let hook = fields.read("hook", value::word);
+    let vips = fields.read("vips", value::word);
     let limits = fields.table("limits", "[limits]").map(read_limits);
     let timeouts = fields.table("timeouts", "[timeouts]").map(read_timeouts);
     let snat = fields.table("snat", "[snat]");
@@ -121,6 +122,7 @@ fn read<'a>(document: &'a DeTable<'a>, text: &str, problems: &'a Problems) -> Op
     let (snat_addresses, snat_ports) = snat.unwrap_or((Vec::new(), Snat::default().ports));
     let draft = Draft {
         text,
+        vips: vips.map_or(Vips::default(), Spanned::into_inner),
         snat_addresses,
         snat_ports,
         pools: fields
@@ -138,6 +140,7 @@ fn read<'a>(document: &'a DeTable<'a>, text: &str, problems: &'a Problems) -> Op
     Some(Config {
         interfaces,
         hook: hook.map_or(Hook::XdpNative, Spanned::into_inner),
+        vips: draft.vips,
         limits: limits.unwrap_or_default(),
         timeouts: timeouts.unwrap_or_default(),
         snat: Snat {

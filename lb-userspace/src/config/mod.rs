@@ -47,6 +47,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// Where in the kernel the program is attached.
     pub hook: Hook,
+    /// Who has the VIPs in hand.
+    pub vips: Vips,
     /// The sizes of the kernel's connection tables.
     pub limits: Limits,
     /// How long the kernel's connection tables remember.
@@ -72,6 +74,20 @@ words! {
         XdpGeneric = "xdp-generic",
         /// At TC ingress: the quickest on virtual links.
         Tc = "tc",
+    }
+}
+
+words! {
+    /// Who adds the VIPs to the host, announces them and takes them away.
+    #[derive(Default)]
+    pub enum Vips {
+        /// The agent, for as long as it runs.
+        #[default]
+        Managed = "managed",
+        /// Something else that decides which of several balancers has them:
+        /// keepalived, a routing daemon. What arrives for them is steered
+        /// whether the host has them or not.
+        External = "external",
     }
 }
 

@@ -14,7 +14,7 @@ use super::pool::{ReadPool, RoleKey};
 use super::problem::{Problems, position, spelling};
 use super::service::ReadService;
 use super::value::family;
-use super::{Mode, PoolName, Route, Server, ServiceName};
+use super::{Mode, PoolName, Route, Server, ServiceName, Vips};
 
 /// The prefix rules of all services together.
 const RULES_MAX: usize = 1024;
@@ -23,6 +23,7 @@ const RULES_MAX: usize = 1024;
 /// reported already, and so nothing that follows from it need be.
 pub(super) struct Draft<'a> {
     pub(super) text: &'a str,
+    pub(super) vips: Vips,
     pub(super) snat_addresses: Vec<Spanned<IpAddr>>,
     pub(super) snat_ports: RangeInclusive<u16>,
     pub(super) pools: Option<BTreeMap<PoolName, ReadPool>>,
@@ -139,6 +140,16 @@ impl Draft<'_> {
                 server.name
             );
             problems.report(at, reason);
+        }
+        if self.vips == Vips::External
+            && let Some(service) = vip_owner(listeners, address)
+        {
+            let reason = format!(
+                "address: {address} is the VIP of service \"{service}\", and vips = \"external\": \
+                 it may be another balancer's; write one that this host always has"
+            );
+            problems.report(at, reason);
+            return;
         }
         // A VIP may be the source address too, where a host has no other; but
         // then its listeners must not look like a connection of ours.

@@ -3,7 +3,8 @@
 //!
 //! An address that was there before is left alone. What we add carries our
 //! protocol number (`ip -d address` shows it), so that an agent that takes
-//! over from a dead one knows what is ours to remove.
+//! over from a dead one knows what is ours to remove. Where something else has
+//! the VIPs in hand, there is nothing to do but that.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -87,7 +88,8 @@ pub async fn addresses(
 }
 
 impl Announcement {
-    /// Adds what is missing of `vips` to `interface`, and tells the network.
+    /// Adds what is missing of `vips` to `interface`, removes what a dead agent
+    /// added beside them, and tells the network.
     ///
     /// # Errors
     /// Netlink is not to be had, or the kernel refused an address.
@@ -133,6 +135,7 @@ impl Announcement {
             request.execute().await.map_err(io::Error::other)?;
             info!(%vip, interface = this.interface.name, "added the VIP");
         }
+        this.remove(|vip| !this.vips.contains(&vip)).await;
         this.tell(socket).await;
         Ok(this)
     }
@@ -157,6 +160,11 @@ impl Announcement {
 
     /// Removes the VIPs that this agent, or a dead one before it, added.
     pub async fn end(self) {
+        self.remove(|_| true).await;
+    }
+
+    /// Removes those of the addresses that an agent added that are `unwanted`.
+    async fn remove(&self, unwanted: impl Fn(IpAddr) -> bool) {
         let held = match addresses(&self.handle, Some(self.interface.index)).await {
             Ok(held) => held,
             Err(error) => {
@@ -165,7 +173,7 @@ impl Announcement {
             }
         };
         for held in held {
-            if !held.ours || !self.vips.contains(&held.address) {
+            if !held.ours || !unwanted(held.address) {
                 continue;
             }
             let vip = held.address;

@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, Vips};
 use crate::engine::{Action, Agent, Event, Op, TICK};
 use crate::shell::admin::{self, BindError, Query, Socket};
 use crate::shell::announce::Announcement;
@@ -153,7 +153,11 @@ impl Balancer {
         let vips: BTreeSet<IpAddr> = config.services.values().map(|s| s.listen.ip()).collect();
         let servers = config.pools.values().flat_map(|pool| &pool.servers);
         let servers = servers.map(|server| server.address.ip()).collect();
-        let announcement = Announcement::begin(interface.clone(), vips.clone(), &frames)
+        let held = match config.vips {
+            Vips::Managed => vips.clone(),
+            Vips::External => BTreeSet::new(),
+        };
+        let announcement = Announcement::begin(interface.clone(), held, &frames)
             .await
             .map_err(io("add the VIPs to the interface"))?;
         Neighbours::spawn(

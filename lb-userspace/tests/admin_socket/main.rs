@@ -104,6 +104,54 @@ kv/n1 at 10.0.0.11:8081: UP for 2m05s
 }
 
 #[test]
+fn a_balancer_that_can_do_its_work_is_ready() {
+    let agent = Agent::start(answer);
+    assert_prints(&agent.lb(&["ready"]), "ready\n");
+    assert_prints(&agent.lb(&["ready", "--service", "kv-write"]), "ready\n");
+    let both = ["ready", "--service", "kv-write", "--service", "kv-read"];
+    assert_fails(
+        &agent.lb(&both),
+        1,
+        "lb: not ready: service \"kv-read\" has no target",
+    );
+    assert_fails(
+        &agent.lb(&["ready", "--service", "web"]),
+        1,
+        "lb: not ready: no service is named \"web\"; `lb status` lists them",
+    );
+}
+
+#[test]
+fn a_balancer_that_has_just_started_is_not_ready() {
+    let agent = Agent::start(|query| {
+        let Query::Status(reply) = query else {
+            panic!("not about the status");
+        };
+        let mut status = status();
+        status.uptime_ms = status.pools[0].servers[2].since_ms;
+        let _ = reply.send(Ok(status));
+    });
+    let reason = "lb: not ready: kv/n3 has not been checked yet";
+    assert_fails(&agent.lb(&["ready"]), 1, reason);
+}
+
+#[test]
+fn a_balancer_that_reaches_no_server_is_not_ready() {
+    let agent = Agent::start(|query| {
+        let Query::Status(reply) = query else {
+            panic!("not about the status");
+        };
+        let mut status = status();
+        for (server, code) in status.pools[0].servers.iter_mut().zip(["L4TOUT", "L4CON"]) {
+            server.check.as_mut().unwrap().code = code.into();
+        }
+        let _ = reply.send(Ok(status));
+    });
+    let reason = "lb: not ready: no server answers its checks; `lb status` shows them";
+    assert_fails(&agent.lb(&["ready"]), 1, reason);
+}
+
+#[test]
 fn stats_leave_off_what_never_occurred() {
     let agent = Agent::start(answer);
     assert_prints(&agent.lb(&["stats"]), STATS);
@@ -220,7 +268,7 @@ fn a_missing_socket_is_named_with_the_mend() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("lb.sock");
     let path = socket.display();
-    for verb in ["status", "stats", "flows"] {
+    for verb in ["status", "stats", "flows", "ready"] {
         assert_fails(
             &lb(&socket, &[verb]),
             3,

@@ -18,6 +18,7 @@ use super::check::Check;
 use super::connect::Ports;
 use crate::config::{
     self, CheckKind, Config, Hook, Limits, Pool, RoleCheck, Server, Snat, StatusRange, Timeouts,
+    Vips,
 };
 use crate::engine::{CheckReport, Event, Outcome, Pace, Role, RoleClaim};
 

@@ -18,6 +18,7 @@ fn config(addresses: &[SocketAddr], interval: Duration) -> Config {
     Config {
         interfaces: Vec::new(),
         hook: Hook::XdpNative,
+        vips: Vips::default(),
         limits: Limits::default(),
         timeouts: Timeouts::default(),
         snat: Snat::default(),
