@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use lb_tests::bench::failover::scenario::Scenario;
 use lb_tests::bench::report::{Row, read, write};
-use lb_tests::bench::{Effort, micro};
+use lb_tests::bench::{Effort, failover, micro};
 use lb_tests::privileged;
 use serde_json::Value;
 
@@ -64,5 +65,36 @@ fn bench_micro_writes_rows_of_all_fields() {
             rows.iter()
                 .any(|row| row.name == name && row.median > 100.0)
         );
+    }
+}
+
+#[test]
+fn bench_failover_splits_an_outage_and_loses_no_write() {
+    privileged!();
+    let figures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
+    let scenarios = [Scenario::Kill, Scenario::Handover, Scenario::StoppedReplica];
+    let rows = failover::run(Effort::Smoke, &scenarios, &figures).expect("the benchmark runs");
+    let file = write(&figures, "failover", &rows).expect("it can be written");
+    assert_eq!(read(&file).expect("it holds what it promises"), rows);
+    let find = |name: &str, path: &str| {
+        let mut rows = rows.iter();
+        rows.find(|row| row.name == name && row.path == path)
+            .unwrap_or_else(|| panic!("no row {name} of {path} in {rows:#?}"))
+    };
+    for path in ["lb, push", "lb, poll"] {
+        for scenario in ["SIGKILL", "handover"] {
+            let median = |name: &str| find(&format!("{scenario}: {name}"), path).median;
+            assert!(median("acknowledged") > 0.0, "nothing was written");
+            assert_eq!(median("lost"), 0.0, "{scenario}, {path}");
+            // What it is made of is all of it.
+            let election = find(&format!("{scenario}: election"), "raft-node").median;
+            let parts = election + median("own share") + median("first write");
+            assert!((parts - median("writes out")).abs() < 0.01, "{rows:#?}");
+        }
+        assert!(find("SIGSTOP of a replica: reads disturbed", path).median >= 0.0);
+    }
+    for scenario in ["SIGKILL", "handover"] {
+        let figure = figures.join(format!("failover-{scenario}-timeline.svg"));
+        assert!(figure.is_file(), "{}", figure.display());
     }
 }

@@ -19,6 +19,9 @@ pub struct Options {
     /// Less than two minutes for each, with wider error.
     #[arg(long)]
     quick: bool,
+    /// Of failover: these scenarios alone; `kill`, `stop`, `link-cut`, `isolate`, `handover` or `stopped-replica`.
+    #[arg(long = "scenario", value_name = "SCENARIO")]
+    scenarios: Vec<String>,
 }
 
 /// A benchmark.
@@ -38,6 +41,8 @@ enum Bench {
     Cluster,
     /// How many of very many connections wait for something to be sent again.
     Stalls,
+    /// How long writes are out when the leader is lost: lb and HAProxy side by side.
+    Failover,
 }
 
 impl Bench {
@@ -50,7 +55,7 @@ impl Bench {
 /// Sets up, builds, and becomes the program that measures.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     setup::need_root("load kernel programs and create network namespaces")?;
-    let compares = |bench: &Bench| matches!(bench, Bench::E2e | Bench::Cluster);
+    let compares = |bench: &Bench| matches!(bench, Bench::E2e | Bench::Cluster | Bench::Failover);
     let peers = options.benches.is_empty() || options.benches.iter().any(compares);
     let needed = if peers {
         setup::Options::for_comparing()
@@ -63,6 +68,9 @@ pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     command.args(options.benches.iter().map(|bench| bench.name()));
     if options.quick {
         command.arg("--quick");
+    }
+    for scenario in &options.scenarios {
+        command.args(["--scenario", scenario]);
     }
     command.arg("--out").arg(workspace.bench_directory());
     command.env("PATH", search_path_variable());

@@ -17,7 +17,7 @@ use std::time::Instant;
 use lb_common::target::TargetId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::{Config, Vips};
 use crate::engine::{Action, Agent, Event, Op, TICK};
@@ -240,9 +240,12 @@ impl Balancer {
     }
 
     fn apply(&mut self, plan: &[Op]) -> Result<(), RunError> {
+        let begun = Instant::now();
         for op in plan {
             self.tables.apply(op)?;
         }
+        let took_us = begun.elapsed().as_micros();
+        debug!(steps = plan.len(), took_us, "changed the tables");
         let cut = plan.iter().filter_map(|op| match op {
             Op::Cut { id } => Some(*id),
             _ => None,

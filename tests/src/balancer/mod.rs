@@ -49,16 +49,37 @@ impl Balancer {
 
     /// One that does not run yet; `toml` becomes its `lb.toml` as it is.
     pub fn with_configuration(lab: &Lab, toml: &str) -> Result<Self> {
-        let run = lab.run_directory();
+        let run = lab.run_directory().to_owned();
+        let bpffs = lab.bpffs().to_owned();
+        Self::in_directories(lab.balancer(), run, bpffs, toml)
+    }
+
+    /// As [`with_configuration`](Self::with_configuration), on another host of
+    /// the lab; `name` sets its files and its pins apart from those of others.
+    pub fn on_host(lab: &Lab, host: &Namespace, name: &str, toml: &str) -> Result<Self> {
+        let (run, bpffs) = (lab.run_directory().join(name), lab.bpffs().join(name));
+        for directory in [&run, &bpffs] {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        Self::in_directories(host, run, bpffs, toml)
+    }
+
+    fn in_directories(
+        namespace: &Namespace,
+        run: PathBuf,
+        bpffs: PathBuf,
+        toml: &str,
+    ) -> Result<Self> {
         let configuration = run.join("lb.toml");
         fs::write(&configuration, toml)
             .with_context(|| format!("cannot write {}", configuration.display()))?;
         Ok(Self {
-            namespace: lab.balancer().clone(),
+            namespace: namespace.clone(),
             configuration,
-            bpffs: lab.bpffs().to_owned(),
-            run: run.to_owned(),
             log: run.join("lb.log"),
+            bpffs,
+            run,
             log_filter: None,
             process: None,
         })
@@ -128,6 +149,11 @@ impl Balancer {
     /// The file of its configuration.
     pub fn configuration(&self) -> &Path {
         &self.configuration
+    }
+
+    /// The file of what it prints.
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// All that it printed.

@@ -10,6 +10,7 @@
 //! - [`pps`]: packets a second through a driver.
 //! - [`probes`]: the agent's CPU time for checking many servers.
 //! - [`cluster`]: the sample cluster beside etcd.
+//! - [`failover`]: how long writes are out when the leader is lost, beside HAProxy.
 //! - [`stalls`]: connections that wait for something to be sent again.
 //! - [`stack`]: what the kernel programs take of theirs.
 //! - [`report`], [`plot`]: the table, the JSON and the figures.
@@ -21,6 +22,7 @@ pub mod cluster;
 pub mod crowd;
 pub mod datapath;
 pub mod e2e;
+pub mod failover;
 pub mod load;
 pub mod measured;
 pub mod micro;

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, ValueEnum};
+use lb_tests::bench::failover::scenario::Scenario;
 use lb_tests::bench::report::Row;
-use lb_tests::bench::{Effort, cluster, e2e, micro, plot, pps, probes, report, scale, stalls};
+use lb_tests::bench::{
+    Effort, cluster, e2e, failover, micro, plot, pps, probes, report, scale, stalls,
+};
 use lb_tests::patience::{interrupted, interruption};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -20,6 +23,9 @@ struct Cli {
     /// Less than two minutes for each, with wider error.
     #[arg(long)]
     quick: bool,
+    /// Of failover: these scenarios alone.
+    #[arg(long = "scenario", value_name = "SCENARIO")]
+    scenarios: Vec<Scenario>,
     /// Where the JSON and the figures go.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -41,6 +47,8 @@ enum Bench {
     Cluster,
     /// How many of very many connections wait for something to be sent again.
     Stalls,
+    /// How long writes are out when the leader is lost, beside HAProxy.
+    Failover,
 }
 
 impl Bench {
@@ -49,7 +57,7 @@ impl Bench {
         value.get_name().to_owned()
     }
 
-    fn run(self, effort: Effort) -> Result<Vec<Row>> {
+    fn run(self, effort: Effort, cli: &Cli) -> Result<Vec<Row>> {
         match self {
             Self::Micro => micro::run(effort),
             Self::E2e => e2e::run(effort),
@@ -58,6 +66,7 @@ impl Bench {
             Self::Probes => probes::run(effort),
             Self::Cluster => cluster::run(effort),
             Self::Stalls => stalls::run(effort),
+            Self::Failover => failover::run(effort, &cli.scenarios, &cli.out),
         }
     }
 }
@@ -103,7 +112,7 @@ fn run(cli: &Cli) -> Result<()> {
     };
     for bench in benches {
         println!("{} ({})", bench.name(), machine());
-        let rows = bench.run(effort)?;
+        let rows = bench.run(effort, cli)?;
         if interrupted() {
             bail!("interrupted; everything was removed");
         }
@@ -185,6 +194,11 @@ impl Figure {
                 let subject = name.split(',').next().unwrap_or_default();
                 let title = format!("{name}, {unit}");
                 (subject.to_owned(), title, plot::Label::Path)
+            }
+            Bench::Failover => {
+                let scenario = name.strip_suffix(": writes out")?;
+                let title = format!("{name}, {unit}");
+                (scenario.to_owned(), title, plot::Label::Path)
             }
             Bench::Probes => {
                 let title = "the agent's share of one core".to_owned();

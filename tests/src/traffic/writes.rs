@@ -27,6 +27,8 @@ pub struct Plan {
     pub writers: usize,
     /// Between two writes of one writer.
     pub pause: Duration,
+    /// The same after one that failed.
+    pub retry: Duration,
     /// How long a writer waits for an answer.
     pub timeout: Duration,
     /// No writer goes on for longer.
@@ -40,6 +42,7 @@ impl Plan {
             prefix: prefix.to_owned(),
             writers: 4,
             pause: Duration::from_millis(10),
+            retry: Duration::from_millis(10),
             timeout: Duration::from_secs(3),
             duration_max: Duration::from_secs(60),
         }
@@ -139,11 +142,17 @@ impl Writer {
             let value = format!("value of {key}");
             let begun = Instant::now();
             let outcome = self.write(&key, &value);
-            match outcome {
-                Ok(_) => drop(self.acknowledged.fetch_add(1, Ordering::Relaxed)),
-                // What the balancer decides, it decides per connection.
-                Err(_) => self.connection = None,
-            }
+            let pause = match outcome {
+                Ok(_) => {
+                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                    self.plan.pause
+                }
+                Err(_) => {
+                    // What the balancer decides, it decides per connection.
+                    self.connection = None;
+                    self.plan.retry
+                }
+            };
             attempts.push(Attempt {
                 key,
                 value,
@@ -151,7 +160,7 @@ impl Writer {
                 ended: Instant::now(),
                 outcome,
             });
-            thread::sleep(self.plan.pause);
+            thread::sleep(pause);
         }
         attempts
     }
