@@ -32,7 +32,7 @@ impl<T> Shared<T> {
 
 impl<T: Clone + Send + 'static> Collection<T> {
     /// One without listeners.
-    pub fn new() -> Self {
+    pub fn empty() -> Self {
         let shared = Shared {
             heard: Mutex::default(),
             stop: AtomicBool::new(false),

@@ -201,7 +201,7 @@ fn start_haproxy(lab: &Lab, host: &Namespace, way: Way) -> Result<Kind> {
     let socket = host.enter(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)))?;
     socket.set_read_timeout(Some(LOOK_UP))?;
     let log = SocketAddrV4::new(Ipv4Addr::LOCALHOST, socket.local_addr()?.port());
-    let mut journal = Collection::new();
+    let mut journal = Collection::empty();
     journal.listen(host, move |listener: &Listener<String>| {
         let mut datagram = [0; 2048];
         while listener.wanted() {

@@ -34,7 +34,7 @@ pub struct News(Collection<Word>);
 impl News {
     /// Listens from the client's namespace.
     pub fn follow(lab: &Lab) -> Self {
-        let mut collection = Collection::new();
+        let mut collection = Collection::empty();
         for node in 1..=lab.nodes().len() {
             collection.listen(lab.client(), move |listener| {
                 while listener.wanted() {
