@@ -32,6 +32,11 @@ const fn weight() -> u32 {
     Server::WEIGHT
 }
 
+/// What an agent means that does not tell how warm a server is.
+const fn warm() -> u32 {
+    100
+}
+
 /// `GET /v1/status`: what the agent believes and does now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -125,6 +130,13 @@ pub struct ServerStatus {
     /// Its share of new connections, relative to the others'.
     #[serde(default = "weight")]
     pub weight: u32,
+    /// Whether it serves only while no other server can.
+    #[serde(default)]
+    pub backup: bool,
+    /// How much of its share it gets, in percent: less than 100 while it starts
+    /// slowly.
+    #[serde(default = "warm")]
+    pub warmth: u32,
     /// By `rise` and `fall`.
     pub state: ServerState,
     /// What the server says of itself.

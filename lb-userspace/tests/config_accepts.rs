@@ -66,6 +66,7 @@ fn the_raft_example_gives_two_services_over_three_servers() {
             agent_address: None,
             weight: 1,
             max_connections: None,
+            backup: false,
         }
     );
     let (write, read) = (&config.services["kv-write"], &config.services["kv-read"]);
@@ -238,8 +239,9 @@ fn with(top: &str, service: &str) -> Config {
         [pool.p]
         server = [
             {{ name = \"a\", address = \"10.0.0.1:80\", weight = 3, max_connections = 500 }},
-            {{ name = \"b\", address = \"10.0.0.2:80\" }},
+            {{ name = \"b\", address = \"10.0.0.2:80\", backup = true }},
         ]
+        slow_start = \"30s\"
         [service.s]
         listen = \"10.0.0.9:80\"
         pool = \"p\"
@@ -302,6 +304,14 @@ fn servers_have_weights_and_limits() {
         (servers[0].weight, servers[0].max_connections),
         (3, Some(500))
     );
+}
+
+#[test]
+fn servers_may_be_backups_and_pools_start_them_slowly() {
+    let pool = &with("", "").pools["p"];
+    let backups: Vec<bool> = pool.servers.iter().map(|server| server.backup).collect();
+    assert_eq!(backups, [false, true]);
+    assert_eq!(pool.slow_start, Some(Duration::from_secs(30)));
 }
 
 #[test]

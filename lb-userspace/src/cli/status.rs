@@ -89,11 +89,13 @@ fn print_pool(pool: &PoolStatus, out: &mut dyn Write) -> io::Result<()> {
     // Columns that nobody has something for would only take room.
     let lag = pool.servers.iter().any(|server| server.lag.is_some());
     let agent = pool.servers.iter().any(|server| server.agent.is_some());
+    let share = pool.servers.iter().any(|server| share(server) != "1");
     let columns = [
         (true, ("SERVER", Align::Left)),
         (true, ("ADDRESS", Align::Left)),
         (true, ("STATE", Align::Left)),
         (true, ("SINCE", Align::Right)),
+        (share, ("WEIGHT", Align::Left)),
         (true, ("ROLE", Align::Left)),
         (true, ("TERM", Align::Right)),
         (lag, ("LAG", Align::Right)),
@@ -108,6 +110,7 @@ fn print_pool(pool: &PoolStatus, out: &mut dyn Write) -> io::Result<()> {
             server.address.to_string(),
             server.state.to_string(),
             duration(server.since_ms),
+            self::share(server),
             server.role.to_string(),
             or_dash(server.term),
             // Too far for reads.
@@ -119,6 +122,18 @@ fn print_pool(pool: &PoolStatus, out: &mut dyn Write) -> io::Result<()> {
         table.row(cells.filter_map(|(cell, (shown, _))| shown.then_some(cell)));
     }
     table.print(out)
+}
+
+/// What it gets of new connections: `3`, `3 at 40 %`, `1, backup`.
+fn share(server: &ServerStatus) -> String {
+    let mut share = server.weight.to_string();
+    if server.warmth < 100 {
+        share += &format!(" at {} %", server.warmth);
+    }
+    if server.backup {
+        share += ", backup";
+    }
+    share
 }
 
 fn check(server: &ServerStatus) -> String {

@@ -166,6 +166,9 @@ pub struct Pool {
     pub check: Check,
     /// How a server is asked for its role.
     pub role: Option<RoleCheck>,
+    /// How long a server that comes back takes to get its whole share of new
+    /// connections. `None`: it gets it at once.
+    pub slow_start: Option<Duration>,
     /// In the order of the file. Never empty; names and addresses are unique.
     pub servers: Vec<Server>,
 }
@@ -186,6 +189,8 @@ pub struct Server {
     /// Open connections at a time, for each service that uses the server.
     /// `None`: without limit.
     pub max_connections: Option<u32>,
+    /// Whether it serves only while no other server can.
+    pub backup: bool,
 }
 
 impl Server {

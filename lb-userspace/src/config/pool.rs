@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -14,6 +15,8 @@ use super::{Check, CheckKind, Pool, PoolName, Server, ServerName, check, role, v
 
 /// HAProxy's: what operators know.
 const WEIGHTS: RangeInclusive<u32> = 1..=256;
+/// A server that is still cold after an hour will not get warm.
+const SLOW_STARTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
 /// A pool as far as it could be read, and where the rules that join pools and
 /// services report to. Where something was reported, a default stands in.
@@ -46,6 +49,7 @@ pub(super) fn read(name: PoolName, mut fields: Fields<'_>, problems: &Problems) 
     };
     let role = fields.table("role", format!("role of pool \"{name}\""));
     let role = role.and_then(|role| role::read(role, &check, problems));
+    let slow_start = fields.read("slow_start", |value| value::duration(value, SLOW_STARTS));
     let servers = read_servers(&mut fields, &check, problems);
     fields.finish();
     let (servers, addresses_at) = servers.into_iter().unzip();
@@ -54,6 +58,7 @@ pub(super) fn read(name: PoolName, mut fields: Fields<'_>, problems: &Problems) 
             name,
             check,
             role,
+            slow_start: slow_start.map(Spanned::into_inner),
             servers,
         },
         role_key,
@@ -120,6 +125,7 @@ fn read_server(
     let max_connections = fields.read("max_connections", |value| {
         value::number(value, CONNECTIONS_MAX)
     });
+    let backup = fields.read("backup", value::truth);
     fields.finish();
     let (name, address) = (name?, address?);
     let (name_at, address_at) = (name.span(), address.span());
@@ -142,6 +148,7 @@ fn read_server(
         agent_address: agent_port.map(|port| SocketAddr::new(address.ip(), port)),
         weight: weight.map_or(Server::WEIGHT, Spanned::into_inner),
         max_connections: max_connections.map(Spanned::into_inner),
+        backup: backup.is_some_and(Spanned::into_inner),
     };
     Some((server, address_at))
 }

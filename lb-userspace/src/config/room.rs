@@ -6,7 +6,7 @@
 
 use lb_common::service::SLOTS_MIN;
 
-use super::{Algorithm, Config, Route, Server};
+use super::{Algorithm, Config, Pool, Route};
 
 /// The size of a table for consistent hashing: a prime, 2 modulo 3, and the
 /// largest one that leaves room for the ids of 1024 servers behind the table
@@ -19,27 +19,34 @@ pub const MAGLEV_SLOTS: u32 = 15_359;
 pub const SEQUENCE_SLOTS_MAX: u32 = 16_384;
 
 /// The parts that one unit of weight is divided into: where an agent may ask
-/// for a part of its server's weight, hundredths of it.
+/// for a part of its server's weight, or a server starts slowly, hundredths of
+/// it.
 #[must_use]
-pub fn grain(servers: &[Server]) -> u32 {
-    let has_agent = servers.iter().any(|server| server.agent_address.is_some());
-    if has_agent { 100 } else { 1 }
+pub fn grain(pool: &Pool) -> u32 {
+    let mut servers = pool.servers.iter();
+    let has_agent = servers.any(|server| server.agent_address.is_some());
+    if has_agent || pool.slow_start.is_some() {
+        100
+    } else {
+        1
+    }
 }
 
-/// The slots that a service of these servers needs for one of its two halves;
-/// for one that goes to the leader, the one slot that it has.
+/// The slots that a service of this pool needs for one of its two halves; for
+/// one that goes to the leader, the one slot that it has.
 #[must_use]
-pub fn half(route: Route, algorithm: Algorithm, servers: &[Server]) -> u32 {
+pub fn half(route: Route, algorithm: Algorithm, pool: &Pool) -> u32 {
     if route == Route::Leader {
         return 1;
     }
+    let (servers, grain) = (&pool.servers, grain(pool));
     let members = u32::try_from(servers.len()).unwrap_or(u32::MAX);
     let table = if algorithm.hashes() {
         MAGLEV_SLOTS
     } else {
         let turns = servers
             .iter()
-            .map(|server| u64::from(server.weight) * u64::from(grain(servers)));
+            .map(|server| u64::from(server.weight) * u64::from(grain));
         let turns: u64 = turns.sum();
         // Scaled down, a sequence still has a turn for everybody.
         let longest = SEQUENCE_SLOTS_MAX.max(members);
@@ -73,7 +80,7 @@ pub fn slots(config: &Config) -> u32 {
     let services = config.services.values();
     capacity(services.filter_map(|service| {
         let pool = config.pools.get(&service.pool)?;
-        let half = half(service.route, service.algorithm, &pool.servers);
+        let half = half(service.route, service.algorithm, pool);
         Some(reserved(service.route, half))
     }))
 }

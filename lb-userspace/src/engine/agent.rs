@@ -156,9 +156,9 @@ impl Agent {
         let Some(pool) = self.pools.get_mut(name) else {
             return Vec::new();
         };
-        let before = (pool.standings(), pool.advised_sizes());
+        let before = (pool.standings(), pool.sizes());
         let actions = change(pool);
-        self.stale |= (pool.standings(), pool.advised_sizes()) != before;
+        self.stale |= (pool.standings(), pool.sizes()) != before;
         actions
     }
 
@@ -311,15 +311,16 @@ impl Agent {
         let mut standings = pool.standings();
         standings.retain(|one| self.routes.contains_key(&one.server.ip()));
         let usable = route::choose(service.route, &standings);
-        let servers = &self.config.pools.get(&service.pool)?.servers;
-        let grain = room::grain(servers);
+        let configured = self.config.pools.get(&service.pool)?;
+        let grain = room::grain(configured);
         let reachable = pool.members.iter().filter_map(|member| {
             let (server, advice) = (&member.server, &member.advice);
+            let percent = advice.percent * pool.warmth(member) / 100;
             Some(Reachable {
                 server: server.address,
                 way: *self.routes.get(&server.address.ip())?,
                 // Never 0, which only who is unusable would have.
-                weight: (server.weight * grain * advice.percent / 100).max(1),
+                weight: (server.weight * grain * percent / 100).max(1),
                 max_connections: advice.max_connections.unwrap_or(server.max_connections),
                 usable: usable.contains(&server.address),
             })
@@ -338,7 +339,7 @@ impl Agent {
             },
             mode: service.mode,
             rules: service.rules.clone(),
-            half: room::half(service.route, service.algorithm, servers),
+            half: room::half(service.route, service.algorithm, configured),
             reachable: reachable.collect(),
         })
     }

@@ -34,6 +34,7 @@ pub fn pool() -> Pool {
         agent_address: None,
         weight: Server::WEIGHT,
         max_connections: None,
+        backup: false,
     };
     Pool {
         name: "kv".into(),
@@ -48,6 +49,7 @@ pub fn pool() -> Pool {
             ..Check::with_defaults(CheckKind::get(None))
         },
         role: Some(RoleCheck::by_paths("/primary", "/replica")),
+        slow_start: None,
         servers: (1..=3).map(server).collect(),
     }
 }

@@ -15,6 +15,7 @@ use crate::engine::event::{CheckReport, Role, RoleClaim};
 use crate::engine::health::{Evidence, Phase};
 use crate::engine::roles::Claim;
 use crate::engine::route::Usability;
+use crate::engine::warmth::Warmth;
 
 /// One server of the pool.
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct Member {
     pub agent_trouble: Option<String>,
     /// What its clients' connections tell.
     pub circuit: Circuit,
+    /// How much of its share it takes by now.
+    pub warmth: Warmth,
     /// Whether it tells of changes by itself; the reason if it does not.
     /// `None`: it is not asked to, or has not answered yet.
     pub watch: Option<Result<(), String>>,
@@ -77,6 +80,7 @@ impl Member {
             advice: Advice::default(),
             agent_trouble: None,
             circuit: Circuit::default(),
+            warmth: Warmth::default(),
             watch: None,
             claim: Claim::Unknown,
             node: None,

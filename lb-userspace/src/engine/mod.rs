@@ -9,7 +9,7 @@
 //! - `health`: UP or DOWN, by consecutive checks
 //! - `roles`: who is the leader, by terms; one writer, fail closed
 //! - `advice`: what the agent beside a server says; `circuit`: what clients'
-//!   connections tell
+//!   connections tell; `warmth`: how much a server that came back takes yet
 //! - `member`: all of that for one server; `pool`: for the servers of a pool
 //! - `route`: which servers a service may use
 //! - `desired`: what the tables should hold (`maglev` and `sequence` fill the
@@ -47,6 +47,7 @@ mod sequence;
 mod simulation;
 mod space;
 mod status;
+mod warmth;
 mod why;
 
 use std::time::Duration;

@@ -19,6 +19,7 @@ use crate::engine::health::{Phase, Thresholds};
 use crate::engine::member::Member;
 use crate::engine::roles::{Candidate, Claim, Fence, Ruling};
 use crate::engine::route::Standing;
+use crate::engine::warmth::Warmth;
 
 /// How much longer than `interval` and `timeout` together a report may take
 /// before the server counts as failed: the shell's own delays.
@@ -42,6 +43,7 @@ pub struct Pool {
     max_lag: Option<u64>,
     observe: Observe,
     breaker: Breaker,
+    slow_start: Option<Duration>,
 }
 
 impl Pool {
@@ -65,6 +67,7 @@ impl Pool {
             max_lag: pool.role.as_ref().and_then(|role| role.max_lag),
             observe: check.observe,
             breaker: check.breaker,
+            slow_start: pool.slow_start,
         }
     }
 
@@ -136,18 +139,33 @@ impl Pool {
                 },
                 lagging: leader != Some(index) && self.is_lagging(member),
                 tripped: member.circuit.is_tripped(),
+                backup: member.server.backup,
             })
             .collect()
     }
 
-    /// What the servers' agents make of their sizes: percent of the weight, and
-    /// the limit of open connections in place of the server's own.
+    /// How much the servers take at the moment, beside what the configuration
+    /// says of each: percent of the weight by its agent, and by its warmth; and
+    /// the limit of open connections that its agent wants instead.
     #[must_use]
-    pub fn advised_sizes(&self) -> Vec<(u32, Option<Option<u32>>)> {
-        let advised = self.members.iter().map(|member| &member.advice);
-        advised
-            .map(|advice| (advice.percent, advice.max_connections))
-            .collect()
+    pub fn sizes(&self) -> Vec<(u32, u32, Option<Option<u32>>)> {
+        let sizes = self.members.iter().map(|member| {
+            let advice = &member.advice;
+            let warmth = member.warmth.percent();
+            (advice.percent, warmth, advice.max_connections)
+        });
+        sizes.collect()
+    }
+
+    /// How much of its share a server gets by its warmth, in percent. Never
+    /// less than all for the leader: nobody else can do its work.
+    #[must_use]
+    pub fn warmth(&self, member: &Member) -> u32 {
+        let leader = self.leader().map(|(leader, _)| &leader.server.name);
+        match leader == Some(&member.server.name) {
+            true => Warmth::FULL,
+            false => member.warmth.percent(),
+        }
     }
 
     /// Whether a server that follows is too far behind to be read from, or
@@ -165,6 +183,7 @@ impl Pool {
         let mut actions = Vec::new();
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
+            member.warmth.pass(now);
             let silent = now.saturating_duration_since(member.fresh.max(resumed));
             if silent <= self.lifetime || (member.phase == Phase::DOWN && !member.is_unheard()) {
                 continue;
@@ -365,8 +384,9 @@ impl Pool {
         if member.told == Some(state) {
             return;
         }
-        member.told = Some(state);
+        let before = member.told.replace(state);
         member.since = now;
+        member.warmth = Warmth::after(before, state, now, self.slow_start);
         let (code, detail) = match (&member.check, &member.advice.operating) {
             (_, Operating::Down(why)) => ("", format!("its agent says {why}")),
             _ if member.circuit.is_tripped() => {

@@ -20,6 +20,27 @@ pub struct Standing {
     /// Whether too many of its clients' connections failed. It serves only
     /// where nobody else can, and writes have nobody else.
     pub tripped: bool,
+    /// Whether it is a backup: it serves only where no other server can, but
+    /// for those that are tripped.
+    pub backup: bool,
+}
+
+/// Servers that come before others, whatever their roles are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    Regular,
+    Backup,
+    Tripped,
+}
+
+impl Standing {
+    const fn rank(&self) -> Rank {
+        match (self.tripped, self.backup) {
+            (true, _) => Rank::Tripped,
+            (false, true) => Rank::Backup,
+            (false, false) => Rank::Regular,
+        }
+    }
 }
 
 /// What a server may be used for, by its checks and its agent.
@@ -46,20 +67,29 @@ pub fn choose(route: Route, standings: &[Standing]) -> Vec<SocketAddr> {
             .filter(|one| one.usability == Usability::Up && accepts(one));
         usable.map(|one| one.server).collect()
     };
-    let first = |lists: [Vec<SocketAddr>; 3]| {
-        let mut lists = lists.into_iter();
-        lists.find(|list| !list.is_empty()).unwrap_or_default()
-    };
     let leader = || up(&|one| one.role == Role::Leader);
+    let regular_leader = || up(&|one| one.role == Role::Leader && !one.backup);
     let replicas =
-        |tripped| up(&|one| one.role == Role::Replica && !one.lagging && one.tripped == tripped);
-    let any = |tripped| up(&|one| !one.lagging && one.tripped == tripped);
+        |rank| up(&|one| one.role == Role::Replica && !one.lagging && one.rank() == rank);
+    let any = |rank| up(&|one| !one.lagging && one.rank() == rank);
+    use Rank::{Backup, Regular, Tripped};
     match route {
         Route::Leader => leader(),
-        Route::Replicas => first([replicas(false), replicas(true), Vec::new()]),
-        Route::ReplicasFirst => first([replicas(false), leader(), replicas(true)]),
-        Route::Any => first([any(false), any(true), Vec::new()]),
+        Route::Replicas => first([Regular, Backup, Tripped].map(replicas)),
+        Route::ReplicasFirst => first([
+            replicas(Regular),
+            regular_leader(),
+            replicas(Backup),
+            leader(),
+            replicas(Tripped),
+        ]),
+        Route::Any => first([Regular, Backup, Tripped].map(any)),
     }
+}
+
+fn first<const N: usize>(lists: [Vec<SocketAddr>; N]) -> Vec<SocketAddr> {
+    let mut lists = lists.into_iter();
+    lists.find(|list| !list.is_empty()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -77,6 +107,7 @@ mod tests {
             role,
             lagging: false,
             tripped: false,
+            backup: false,
         }
     }
 
@@ -88,6 +119,11 @@ mod tests {
     fn tripped(one: Standing) -> Standing {
         let tripped = true;
         Standing { tripped, ..one }
+    }
+
+    fn backup(one: Standing) -> Standing {
+        let backup = true;
+        Standing { backup, ..one }
     }
 
     /// Every route times every kind of server, alone and beside the others.
@@ -111,6 +147,11 @@ mod tests {
         let one_trips = [all[0], tripped(all[1]), all[5]];
         let all_trip = [tripped(all[0]), tripped(all[1]), tripped(all[5])];
         let replicas_trip = [all[2], tripped(all[1]), tripped(all[5])];
+        let spare = [all[0], all[1], backup(all[5])];
+        let only_spare = [all[0], all[2], backup(all[5])];
+        let spare_trips = [all[2], tripped(all[1]), tripped(backup(all[5]))];
+        let spare_is_calm = [all[2], tripped(all[1]), backup(all[5])];
+        let spare_leads = [backup(all[0]), all[2], backup(all[5])];
         let table: &[(Route, &[Standing], &[u8])] = &[
             (Route::Leader, &all, &[1]),
             (Route::Leader, &no_replica, &[1]),
@@ -139,6 +180,20 @@ mod tests {
             (Route::ReplicasFirst, &replicas_trip, &[2, 6]),
             (Route::Any, &one_trips, &[1, 6]),
             (Route::Any, &all_trip, &[1, 2, 6]),
+            (Route::Leader, &spare, &[1]),
+            (Route::Leader, &spare_leads, &[1]),
+            (Route::Replicas, &spare, &[2]),
+            (Route::Replicas, &only_spare, &[6]),
+            (Route::Replicas, &spare_trips, &[2, 6]),
+            (Route::Replicas, &spare_is_calm, &[6]),
+            (Route::ReplicasFirst, &spare, &[2]),
+            (Route::ReplicasFirst, &only_spare, &[1]),
+            (Route::ReplicasFirst, &spare_leads, &[6]),
+            (Route::ReplicasFirst, &spare_leads[..2], &[1]),
+            (Route::Any, &spare, &[1, 2]),
+            (Route::Any, &only_spare, &[1]),
+            (Route::Any, &only_spare[1..], &[6]),
+            (Route::Any, &spare_is_calm, &[6]),
         ];
         for (route, standings, expected) in table {
             let expected: Vec<_> = expected.iter().copied().map(server).collect();

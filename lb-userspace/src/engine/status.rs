@@ -9,6 +9,7 @@ use crate::config::Service;
 use crate::engine::agent::{self, Agent};
 use crate::engine::member::Member;
 use crate::engine::pool::Pool;
+use crate::engine::warmth::Warmth;
 use crate::engine::why;
 
 impl Agent {
@@ -70,6 +71,7 @@ impl Agent {
         let servers = pool.members.iter().map(|member| {
             let mut status = server(member, now);
             status.lagging = pool.is_lagging(member);
+            status.warmth = pool.warmth(member);
             status.why = why::explain(self, pool, member, now);
             status
         });
@@ -90,6 +92,8 @@ fn server(member: &Member, now: Instant) -> ServerStatus {
         address: member.server.address,
         check_address: member.server.check_address,
         weight: member.server.weight,
+        backup: member.server.backup,
+        warmth: Warmth::FULL,
         state: member.state(),
         role: member.said.as_ref().map_or(Role::Unknown, |said| said.role),
         term: member.said.as_ref().and_then(|said| said.term),

@@ -39,6 +39,12 @@ pub fn explain(agent: &Agent, pool: &Pool, member: &Member, now: Instant) -> Vec
         });
     }
     why.extend(circuit(pool, member, now));
+    if let Some(left) = member.warmth.left(now) {
+        let percent = pool.warmth(member);
+        why.push(format!(
+            "slow start: gets {percent} % of its share, all of it in {left:.0?}"
+        ));
+    }
     match &member.watch {
         Some(Ok(())) => why.push("watch: it tells of changes by itself".to_owned()),
         Some(Err(trouble)) => why.push(format!("watch: lost, tried again: {trouble}")),
@@ -111,6 +117,7 @@ fn circuit(pool: &Pool, member: &Member, now: Instant) -> Option<String> {
 fn verdict(agent: &Agent, service: &Service, standing: &Standing) -> String {
     let name = &service.name;
     let serving = agent.serving.get(&service.listen);
+    let serves = serving.is_some_and(|serving| !serving.is_empty());
     let targets = serving.into_iter().flatten();
     let mut targets = targets.filter_map(|id| agent.installed.targets.get(id));
     if targets.any(|target| target.server == standing.server) {
@@ -133,6 +140,7 @@ fn verdict(agent: &Agent, service: &Service, standing: &Standing) -> String {
         }
         (Usability::Up, _) if standing.lagging => "too far behind the leader, or does not tell",
         (Usability::Up, _) if standing.tripped => "its circuit is open",
+        (Usability::Up, _) if standing.backup && serves => "a backup, and others serve",
         (Usability::Up, _) => "the way to it is not known",
     };
     format!("service {name}: gets no new connections: {reason}")

@@ -178,6 +178,8 @@ fn server(number: u8, state: ServerState, role: Role, check: Option<CheckStatus>
         address: socket_address(&format!("10.0.0.1{number}:8081")),
         check_address: socket_address(&format!("10.0.0.1{number}:10001")),
         weight: 1,
+        backup: false,
+        warmth: 100,
         state,
         role,
         term: (role == Role::Leader).then_some(7),

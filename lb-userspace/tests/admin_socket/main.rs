@@ -64,6 +64,27 @@ fn status_is_two_tables_that_fit_a_terminal() {
 }
 
 #[test]
+fn shares_have_a_column_where_they_differ() {
+    let agent = Agent::start(|query| {
+        let Query::Status(reply) = query else {
+            panic!("not about the status");
+        };
+        let mut status = status();
+        let servers = &mut status.pools[0].servers;
+        servers[0].weight = 3;
+        (servers[1].warmth, servers[2].backup) = (40, true);
+        let _ = reply.send(Ok(status));
+    });
+    let output = agent.lb(&["status"]);
+    let table = text(&output.stdout).split("pool kv").nth(1).unwrap();
+    let rows: Vec<&str> = table.lines().skip(1).collect();
+    assert!(rows[0].contains("SINCE  WEIGHT     ROLE"), "{table}");
+    assert!(rows[1].contains("2m05s  3          leader"), "{table}");
+    assert!(rows[2].contains("2m05s  1 at 40 %  unknown"), "{table}");
+    assert!(rows[3].contains("2m05s  1, backup  unknown"), "{table}");
+}
+
+#[test]
 fn lags_and_agents_have_columns_where_there_are_any() {
     let agent = Agent::start(|query| {
         let Query::Status(reply) = query else {

@@ -11,6 +11,7 @@ mod limits;
 mod local;
 mod mtu;
 mod ping;
+mod shares;
 mod snat;
 mod stage;
 mod two_arms;

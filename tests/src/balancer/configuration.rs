@@ -60,6 +60,8 @@ pub struct Configuration {
     pub servers: Vec<Entry>,
     /// Lines for the pool's `check`, without its type and port.
     pub check: String,
+    /// Further lines for the pool.
+    pub pool: String,
     /// Further lines for the write service.
     pub write_service: String,
     /// The read service's route.
@@ -112,6 +114,7 @@ impl Configuration {
             family,
             servers: (1..=lab.nodes().len()).map(server).collect(),
             check: r#"interval = "100ms", timeout = "100ms", rise = 1, fall = 2"#.to_owned(),
+            pool: String::new(),
             write_service: String::new(),
             read_route: "replicas-first",
             read_service: String::new(),
@@ -127,6 +130,7 @@ impl Configuration {
             family,
             servers,
             check,
+            pool,
             write_service,
             read_route,
             read_service,
@@ -155,7 +159,7 @@ check = {{ type = "http", port = {port}, {check} }}
 role = {{ leader = "/primary", replica = "/replica" }}
 server = [
 {list}]
-
+{pool}
 [service.{WRITE_SERVICE}]
 listen = "{write}"
 pool = "{POOL}"

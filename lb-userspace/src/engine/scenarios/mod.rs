@@ -5,6 +5,7 @@ mod health;
 mod leadership;
 mod restarts;
 mod services;
+mod shares;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -34,6 +34,7 @@ fn pool(address: SocketAddr, kind: CheckKind, role: Option<RoleCheck>) -> Pool {
             ..config::Check::with_defaults(kind)
         },
         role,
+        slow_start: None,
         servers: vec![Server {
             name: "n1".into(),
             address,
@@ -41,6 +42,7 @@ fn pool(address: SocketAddr, kind: CheckKind, role: Option<RoleCheck>) -> Pool {
             agent_address: None,
             weight: Server::WEIGHT,
             max_connections: None,
+            backup: false,
         }],
     }
 }

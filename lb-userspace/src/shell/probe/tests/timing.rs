@@ -13,6 +13,7 @@ fn config(addresses: &[SocketAddr], interval: Duration) -> Config {
         agent_address: None,
         weight: Server::WEIGHT,
         max_connections: None,
+        backup: false,
     };
     pool.servers = addresses.iter().enumerate().map(server).collect();
     Config {
