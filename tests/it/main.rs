@@ -8,6 +8,7 @@ mod crowd;
 mod datapath;
 mod dataplane;
 mod equivalence;
+mod examples;
 mod failover;
 mod footprint;
 mod garbage;

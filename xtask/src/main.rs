@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod fuzz;
 mod run;
+mod servers;
 mod setup;
 mod step;
 mod test;

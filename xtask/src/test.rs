@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::step::{run as run_command, step};
 use crate::toolchain::search_path_variable;
 use crate::workspace::Workspace;
-use crate::{build, setup};
+use crate::{build, servers, setup};
 
 /// The test binary that needs root, namespaces and quiet.
 const PRIVILEGED: &str = "tests/it";
@@ -30,6 +30,7 @@ pub struct Options {
 /// Sets up, builds, and runs every test.
 pub fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     setup::run(workspace, &setup::Options::for_running())?;
+    servers::install()?;
     build::everything(workspace, build::Options::default())?;
     let binaries = step("building the tests", || compile(workspace, Selection::All))?;
     let filter = options.filter.as_deref();

@@ -19,7 +19,7 @@ use lb_tests::lab::Namespace;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `ip` in a namespace.
-fn ip(namespace: &Namespace, arguments: &str) {
+pub fn ip(namespace: &Namespace, arguments: &str) {
     let mut command = Command::new("ip");
     command.args(["-n", namespace.name()]);
     command.args(arguments.split(' '));

@@ -7,19 +7,26 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-use super::process::Process;
+use super::process::{self, Process};
+use crate::patience::insist;
 
 /// Where named network namespaces are, by iproute2's convention.
 pub const DIRECTORY: &str = "/run/netns";
+
+/// How long killed processes may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A handle to a namespace of a lab. The lab owns the namespace itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +112,20 @@ impl Namespace {
             .with_context(|| format!("cannot set net/{key} in {}", self.name))
     }
 
+    /// SIGKILL to every process in here, whoever started it and whatever it
+    /// made of its environment; returns when none is left.
+    pub fn kill_all(&self) -> Result<()> {
+        let inside = fs::metadata(self.path())?.ino();
+        let gone = insist(KILL_PATIENCE, || {
+            let mut found = false;
+            for pid in process::all() {
+                found |= kill_if_inside(pid, inside);
+            }
+            (!found).then_some(())
+        });
+        gone.with_context(|| format!("processes in {} do not die", self.name))
+    }
+
     /// Moves the calling thread in, for good.
     fn join(&self) {
         let entered = File::open(self.path()).and_then(|file| {
@@ -113,6 +134,21 @@ impl Namespace {
         });
         entered.unwrap_or_else(|error| panic!("cannot enter {}: {error}", self.name));
     }
+}
+
+/// Kills `pid` if its network namespace is the one with this inode; whether it
+/// was. One that has ended is in none.
+fn kill_if_inside(pid: Pid, inside: u64) -> bool {
+    // Opened first, so that the one we look at is the one we kill.
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return false;
+    };
+    let network = format!("/proc/{}/ns/net", pid.as_raw_nonzero());
+    if !fs::metadata(network).is_ok_and(|network| network.ino() == inside) {
+        return false;
+    }
+    let _ = pidfd_send_signal(process, Signal::KILL);
+    true
 }
 
 /// What a thread has to say; its panic becomes the caller's.

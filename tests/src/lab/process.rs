@@ -123,3 +123,16 @@ impl Drop for Process {
         let _ = self.kill();
     }
 }
+
+/// All processes of the machine but this one.
+pub(super) fn all() -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|&pid: &i32| u32::try_from(pid).is_ok_and(|pid| pid != std::process::id()))
+        .filter_map(Pid::from_raw)
+        .collect()
+}

@@ -17,7 +17,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::process::LAB_VARIABLE;
+use super::process::{self, LAB_VARIABLE};
 use super::{ip, namespace};
 use crate::patience::insist;
 
@@ -179,7 +179,7 @@ fn leave_directory() {
 fn kill_processes(lab: &str) -> Result<()> {
     let gone = insist(Duration::from_secs(5), || {
         let mut found = false;
-        for pid in all_processes() {
+        for pid in process::all() {
             found |= kill_if_marked(pid, lab);
         }
         (!found).then_some(())
@@ -188,18 +188,6 @@ fn kill_processes(lab: &str) -> Result<()> {
         bail!("processes of the lab `{lab}` do not die");
     }
     Ok(())
-}
-
-fn all_processes() -> Vec<Pid> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&pid: &i32| u32::try_from(pid).is_ok_and(|pid| pid != std::process::id()))
-        .filter_map(Pid::from_raw)
-        .collect()
 }
 
 /// Kills `pid` if it is one of the lab's; whether it was. What cannot be read
