@@ -62,20 +62,15 @@ pub fn has_leader(node: &Node) -> bool {
 }
 
 /// Answers another node that would stand.
-///
-/// # Errors
-/// The log's own, as text.
-pub fn grant(node: &Node, asked: &PreVote) -> Result<bool, String> {
-    Ok(!has_leader(node) && asked.last_log >= node.log.last_log_id()?)
+pub fn grant(node: &Node, asked: &PreVote) -> bool {
+    !has_leader(node) && asked.last_log >= node.log.last_log_id()
 }
 
 async fn may_stand(node: &Node) -> bool {
     if *node.phase().borrow() != Phase::Serving || node.is_removed() || has_leader(node) {
         return false;
     }
-    let Ok(last_log) = node.log.last_log_id() else {
-        return false;
-    };
+    let last_log = node.log.last_log_id();
     let membership = node.raft.metrics().borrow().membership_config.clone();
     let membership = membership.membership();
     let asked = PreVote { last_log };

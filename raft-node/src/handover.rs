@@ -184,10 +184,10 @@ pub async fn accept_release(node: &Node, asked: &Release) -> Result<bool, String
 /// The successor's answer to [`Stand`]: whether it stands.
 ///
 /// # Errors
-/// Where Raft has ended, or the log cannot be read.
+/// Where Raft has ended.
 pub async fn accept_stand(node: &Node, asked: &Stand) -> Result<bool, String> {
     // Of another vote, it would stand in another term than the one that the voters were told.
-    if node.raft.metrics().borrow().vote != asked.vote || node.log.last_log_id()? < asked.last_log {
+    if node.raft.metrics().borrow().vote != asked.vote || node.log.last_log_id() < asked.last_log {
         return Ok(false);
     }
     let stood = node.raft.trigger().elect().await;

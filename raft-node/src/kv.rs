@@ -50,9 +50,15 @@ pub enum Outcome {
     Absent,
 }
 
-/// The commands of one log entry. openraft 0.9 makes one fsync per entry, so many clients share one entry.
+/// The commands of one log entry: many clients share one. Cloning shares them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Batch(pub Vec<Command>);
+pub struct Batch(pub Arc<[Command]>);
+
+impl From<Vec<Command>> for Batch {
+    fn from(commands: Vec<Command>) -> Self {
+        Self(commands.into())
+    }
+}
 
 impl fmt::Display for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,11 +79,10 @@ pub struct Kv {
 
 impl Kv {
     /// Applies one batch, in order, and says what each command found.
-    pub fn apply(&mut self, batch: Batch) -> Outcomes {
+    pub fn apply(&mut self, batch: &Batch) -> Outcomes {
+        let commands = batch.0.iter();
         Outcomes(
-            batch
-                .0
-                .into_iter()
+            commands
                 .map(|command| self.apply_command(command))
                 .collect(),
         )
@@ -98,13 +103,15 @@ impl Kv {
         self.pairs.is_empty()
     }
 
-    fn apply_command(&mut self, command: Command) -> Outcome {
+    fn apply_command(&mut self, command: &Command) -> Outcome {
         match command {
-            Command::Put { key, value } => match self.pairs.insert(key, value) {
-                Some(_) => Outcome::Replaced,
-                None => Outcome::Created,
-            },
-            Command::Delete { key } => match self.pairs.remove(&key) {
+            Command::Put { key, value } => {
+                match self.pairs.insert(Arc::clone(key), Arc::clone(value)) {
+                    Some(_) => Outcome::Replaced,
+                    None => Outcome::Created,
+                }
+            }
+            Command::Delete { key } => match self.pairs.remove(key) {
                 Some(_) => Outcome::Deleted,
                 None => Outcome::Absent,
             },
@@ -134,7 +141,7 @@ mod tests {
     #[test]
     fn each_command_says_what_it_found() {
         let mut kv = Kv::default();
-        let outcomes = kv.apply(Batch(vec![
+        let outcomes = kv.apply(&Batch::from(vec![
             put("a", "1"),
             put("a", "2"),
             delete("a"),
@@ -155,7 +162,7 @@ mod tests {
     #[test]
     fn commands_of_one_batch_apply_in_order() {
         let mut kv = Kv::default();
-        kv.apply(Batch(vec![
+        kv.apply(&Batch::from(vec![
             put("k", "first"),
             delete("k"),
             put("k", "last"),
@@ -166,7 +173,7 @@ mod tests {
     #[test]
     fn a_serialised_store_reads_back_the_same() {
         let mut kv = Kv::default();
-        kv.apply(Batch(vec![
+        kv.apply(&Batch::from(vec![
             put("", "empty key"),
             put("ключ", "\"quotes\"\n"),
             put("z", ""),
@@ -199,7 +206,7 @@ mod tests {
                         None => Outcome::Absent,
                     },
                 };
-                prop_assert_eq!(kv.apply(Batch(vec![command])).0, vec![expected]);
+                prop_assert_eq!(kv.apply(&Batch::from(vec![command])).0, vec![expected]);
             }
             prop_assert_eq!(kv.len(), model.len());
             for (key, value) in model {
@@ -214,10 +221,10 @@ mod tests {
         ) {
             let (mut one_by_one, mut batched) = (Kv::default(), Kv::default());
             for command in commands.clone() {
-                one_by_one.apply(Batch(vec![command]));
+                one_by_one.apply(&Batch::from(vec![command]));
             }
             for chunk in commands.chunks(size) {
-                batched.apply(Batch(chunk.to_vec()));
+                batched.apply(&Batch::from(chunk.to_vec()));
             }
             prop_assert_eq!(one_by_one, batched);
         }

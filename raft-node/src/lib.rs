@@ -9,7 +9,7 @@
 //! | batch | the commands of several clients in one log entry, made durable by one fsync |
 //! | standing | what the node may say of its role now, and why |
 //! | contact | when a node last heard from the leader, or a leader from a quorum |
-//! | barrier | the log index that a restarted leader must have applied before it may lead again |
+//! | durable | on this node's disk, after an fsync |
 //!
 //! A write's path: [`api`] → [`write_queue`] → openraft → [`store`] and [`network`] → [`kv`]. A read's: [`api`] → [`read_index`] → [`kv`].
 //! A role's: [`contact`] → [`role`] → [`health`].

@@ -1,4 +1,4 @@
-//! Raft's messages to the other nodes, as HTTP POSTs of JSON; a snapshot travels as one JSON line and its raw data.
+//! Raft's messages to the other nodes, as HTTP POSTs: of JSON; entries in the encoding of the log; a snapshot as one JSON line and its raw data.
 //!
 //! The path names the node that a message is for, so that a node which took over another's address refuses it. Where a peer does not
 //! answer, openraft is told to wait a heartbeat before it tries again: its own default, half a second, is longer than the election
@@ -22,6 +22,7 @@ use thiserror::Error;
 use crate::cluster::{KvCluster, Member, NodeId, Snapshot, SnapshotMeta, Vote};
 use crate::contact::QuorumClock;
 use crate::outbound::{Outbound, SendError};
+use crate::store::LogStore;
 
 type RpcError = RPCError<NodeId, Member, RaftError<NodeId>>;
 
@@ -38,13 +39,12 @@ pub struct SnapshotHeader {
 #[derive(Debug, Error)]
 pub enum CallError {
     /// The message does not serialise.
-    #[error("cannot encode a message for node {target}")]
+    #[error("cannot encode a message for node {target}: {reason}")]
     Encode {
         /// The node that it was for.
         target: NodeId,
         /// What does not fit.
-        #[source]
-        source: serde_json::Error,
+        reason: String,
     },
     /// Nothing came back.
     #[error("cannot reach node {target}")]
@@ -81,6 +81,8 @@ pub struct Peers {
     pub outbound: Outbound,
     /// Where acknowledgements are noted.
     pub quorum: Arc<QuorumClock>,
+    /// This node's own log.
+    pub log: LogStore,
     /// How long to leave an unreachable peer alone.
     pub retry_after: Duration,
 }
@@ -122,8 +124,7 @@ impl Peer {
         A: DeserializeOwned,
     {
         let target = self.target;
-        let body =
-            serde_json::to_vec(message).map_err(|source| CallError::Encode { target, source })?;
+        let body = serde_json::to_vec(message).map_err(|error| encode_error(target, &error))?;
         self.post(verb, body.into(), limit).await
     }
 
@@ -155,11 +156,13 @@ impl RaftNetwork<KvCluster> for Peer {
         message: AppendEntriesRequest<KvCluster>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<NodeId>, RpcError> {
+        let target = self.target;
+        let body = postcard::to_stdvec(&message);
+        let body = body.map_err(|error| unreachable(encode_error(target, &error)))?;
+        let held = self.peers.log.queued();
         let sent_at = Instant::now();
-        let answer = self
-            .call("append", &message, option.hard_ttl())
-            .await
-            .map_err(unreachable)?;
+        let answer = self.post("append", body.into(), option.hard_ttl()).await;
+        let answer = answer.map_err(unreachable)?;
         match &answer {
             AppendEntriesResponse::Success
             | AppendEntriesResponse::PartialSuccess(_)
@@ -168,6 +171,9 @@ impl RaftNetwork<KvCluster> for Peer {
             }
             AppendEntriesResponse::HigherVote(_) => {}
         }
+        // openraft counts this node's own copy of the entries with the first acknowledgement of them.
+        let durable = self.peers.log.durable(held).await;
+        durable.map_err(|error| Unreachable::new(&error))?;
         Ok(answer)
     }
 
@@ -206,6 +212,13 @@ impl RaftNetwork<KvCluster> for Peer {
 
     fn backoff(&self) -> Backoff {
         Backoff::new(std::iter::repeat(self.peers.retry_after))
+    }
+}
+
+fn encode_error(target: NodeId, error: &impl ToString) -> CallError {
+    CallError::Encode {
+        target,
+        reason: error.to_string(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::network::Peers;
 use crate::outbound::Outbound;
 use crate::read_index::{ReadError, ReadIndex, Source};
-use crate::role::{self, Barrier, Observation, Phase, Role, Standing};
+use crate::role::{self, Observation, Phase, Role, Standing};
 use crate::store::{self, LogStore, Machine, OpenError};
 use crate::write_queue::{WriteError, WriteQueue, Written};
 
@@ -60,7 +60,6 @@ pub struct Node {
     /// Read by each write while it is under way.
     writes_held: RwLock<()>,
     reads: ReadIndex,
-    barrier: Barrier,
     phase: watch::Sender<Phase>,
     removed: AtomicBool,
 }
@@ -124,17 +123,11 @@ impl Node {
             path: settings.data.display().to_string(),
             reason,
         };
-        let barrier = Barrier {
-            term: log
-                .vote()
-                .map_err(damaged)?
-                .map_or(0, |vote| vote.leader_id.term),
-            index: log.last_log_id().map_err(damaged)?.map_or(0, |id| id.index),
-        };
         let quorum = Arc::new(QuorumClock::default());
         let peers = Peers {
             outbound: Outbound::new(),
             quorum,
+            log: log.clone(),
             retry_after: settings.heartbeat(),
         };
         let config = Arc::new(settings.raft.clone());
@@ -152,7 +145,6 @@ impl Node {
             me: settings.id,
             raft: raft.clone(),
             peers: peers.clone(),
-            barrier,
             limit: settings.write_timeout,
             patience: settings.freshness().contact_age_max,
         };
@@ -168,7 +160,6 @@ impl Node {
             writes,
             writes_held: RwLock::default(),
             reads,
-            barrier,
             phase: watch::Sender::new(Phase::Serving),
             removed: AtomicBool::new(false),
             settings,
@@ -335,7 +326,6 @@ impl Node {
             term: metrics.current_term,
             leader: metrics.current_leader,
             applied: *self.machine.mark().borrow(),
-            barrier: self.barrier,
             quorum_age,
             contact_age: self
                 .leader_contact

@@ -11,7 +11,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::{NodeId, Raft};
 use crate::network::Peers;
-use crate::role::Barrier;
 use crate::store::{AppliedMark, Machine};
 
 /// Reads that may wait for a round; beyond it they wait for a place.
@@ -42,8 +41,6 @@ pub struct Source {
     pub raft: Raft,
     /// The way to the leader, when that is another node.
     pub peers: Peers,
-    /// What a restarted leader must apply before it is asked.
-    pub barrier: Barrier,
     /// How long one read may take.
     pub limit: Duration,
     /// For how long a read waits for an election to end before it is refused.
@@ -147,7 +144,7 @@ impl Source {
         };
         let asked = async {
             if leader == self.me {
-                return self.confirm_self(term).await;
+                return self.confirm_self().await;
             }
             let member = member.ok_or(ReadError::NoLeader)?;
             let peer = self.peers.peer(leader, &member);
@@ -166,17 +163,10 @@ impl Source {
         }
     }
 
-    async fn confirm_self(&self, term: u64) -> Result<u64, ReadError> {
+    async fn confirm_self(&self) -> Result<u64, ReadError> {
         let confirmed = self.raft.get_read_log_id().await;
         let (read, _applied) =
             confirmed.map_err(|error| ReadError::NotConfirmed(error.to_string().into()))?;
-        let index = read.map_or(0, |id| id.index);
-        // openraft computes the index of a leader that restarted within its term from what that leader remembers as committed, which
-        // may lag behind what it had acknowledged.
-        Ok(if term == self.barrier.term {
-            index.max(self.barrier.index)
-        } else {
-            index
-        })
+        Ok(read.map_or(0, |id| id.index))
     }
 }

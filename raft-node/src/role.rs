@@ -45,26 +45,6 @@ pub enum Phase {
     Stopping,
 }
 
-/// The log that a node had when its process started.
-///
-/// openraft lets a restarted leader go on without an election, as if nothing had happened, while its state machine may still lack
-/// entries that were acknowledged before the restart. Until it has applied them it must not lead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Barrier {
-    /// The term of the vote on disk.
-    pub term: u64,
-    /// The last index in the log on disk, 0 for none.
-    pub index: u64,
-}
-
-impl Barrier {
-    /// Whether a leader of `term` whose state machine is at `applied` has everything from before the restart.
-    pub fn is_passed(self, term: u64, applied: AppliedMark) -> bool {
-        // A leader of a later term was elected after the restart: an entry of its own term comes after all others.
-        term > self.term || applied.index >= self.index
-    }
-}
-
 /// What a node knows of itself at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Observation {
@@ -80,8 +60,6 @@ pub struct Observation {
     pub leader: Option<NodeId>,
     /// How far the state machine is.
     pub applied: AppliedMark,
-    /// What it must have applied to lead.
-    pub barrier: Barrier,
     /// For a leader: how long ago a quorum confirmed it in this term; `None` for never.
     pub quorum_age: Option<Duration>,
     /// For the others: how long ago the leader of this term spoke; `None` for never.
@@ -140,9 +118,6 @@ fn decide_leader(now: &Observation, freshness: &Freshness) -> Standing {
         Some(_) if now.applied.term != now.term => {
             unknown("leader, but has not applied an entry of its term")
         }
-        Some(_) if !now.barrier.is_passed(now.term, now.applied) => {
-            unknown("leader, but has not applied what it had before its restart")
-        }
         Some(_) => Standing {
             role: Role::Leader,
             reason: "confirmed by a quorum",
@@ -177,7 +152,7 @@ mod tests {
         contact_age_max: Duration::from_millis(900),
     };
 
-    /// A healthy leader of term 5, which restarted in that term with ten entries; the rows say what differs.
+    /// A healthy leader of term 5; the rows say what differs.
     fn leader() -> Observation {
         Observation {
             phase: Phase::Serving,
@@ -186,7 +161,6 @@ mod tests {
             term: 5,
             leader: Some(1),
             applied: AppliedMark { index: 10, term: 5 },
-            barrier: Barrier { term: 5, index: 10 },
             quorum_age: Some(Duration::ZERO),
             contact_age: None,
         }
@@ -209,7 +183,6 @@ mod tests {
     #[test]
     fn the_role_follows_from_the_proofs() {
         let mark = |term, index| AppliedMark { term, index };
-        let barrier = |term, index| Barrier { term, index };
         use Role::{Leader, Replica, Unknown};
         let table = [
             ("a confirmed leader", Leader, leader()),
@@ -242,31 +215,6 @@ mod tests {
                 Unknown,
                 Observation {
                     applied: mark(4, 10),
-                    ..leader()
-                },
-            ),
-            (
-                "restarted, not caught up",
-                Unknown,
-                Observation {
-                    applied: mark(5, 9),
-                    ..leader()
-                },
-            ),
-            (
-                "restarted, ahead",
-                Leader,
-                Observation {
-                    applied: mark(5, 11),
-                    ..leader()
-                },
-            ),
-            // The log from before the restart was cut: what counts is the entry of its own, later term.
-            (
-                "elected after the restart",
-                Leader,
-                Observation {
-                    barrier: barrier(4, 99),
                     ..leader()
                 },
             ),

@@ -54,7 +54,8 @@ type Reply = Result<Vec<u8>, Refusal>;
 
 async fn append(State(node): State<Arc<Node>>, Path(target): Path<NodeId>, body: Bytes) -> Reply {
     check_target(&node, target)?;
-    let message: AppendEntriesRequest<KvCluster> = decode(&body)?;
+    let message: AppendEntriesRequest<KvCluster> =
+        postcard::from_bytes(&body).map_err(|error| malformed(&error))?;
     let vote = message.vote;
     let commit_index = message.leader_commit.map_or(0, |id| id.index);
     let answer = node
@@ -67,6 +68,10 @@ async fn append(State(node): State<Arc<Node>>, Path(target): Path<NodeId>, body:
         | AppendEntriesResponse::PartialSuccess(_)
         | AppendEntriesResponse::Conflict => {
             hear(&node, vote, commit_index);
+            // The leader counts on it that this node has on disk what it acknowledges.
+            let acknowledged = node.log.queued();
+            let durable = node.log.durable(acknowledged).await;
+            durable.map_err(|error| stopped(&error))?;
         }
         AppendEntriesResponse::HigherVote(_) => {}
     }
@@ -119,8 +124,7 @@ async fn read_index(State(node): State<Arc<Node>>, Path(target): Path<NodeId>) -
 async fn pre_vote(State(node): State<Arc<Node>>, Path(target): Path<NodeId>, body: Bytes) -> Reply {
     check_target(&node, target)?;
     let asked: PreVote = decode(&body)?;
-    let granted = election::grant(&node, &asked);
-    encode(&granted.map_err(unavailable)?)
+    encode(&election::grant(&node, &asked))
 }
 
 /// A leader hands over to another node.
@@ -186,7 +190,7 @@ fn encode<T: Serialize>(answer: &T) -> Reply {
         .map_err(|error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
-fn malformed(error: &serde_json::Error) -> Refusal {
+fn malformed(error: &impl ToString) -> Refusal {
     Refusal(StatusCode::BAD_REQUEST, error.to_string())
 }
 

@@ -92,7 +92,11 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
 
     let until_failure = async {
         formed.await?;
-        Err::<(), _>(ServeError::Raft(failure(&node).await))
+        let reason = tokio::select! {
+            reason = failure(&node) => reason,
+            broken = node.log.broken() => broken.to_string(),
+        };
+        Err::<(), _>(ServeError::Raft(reason))
     };
     tokio::select! {
         _ = terminate.recv() => {}

@@ -154,7 +154,7 @@ async fn propose(raft: &Raft, batch: Vec<Waiting>, limit: Duration) {
         .into_iter()
         .map(|Waiting { command, reply }| (command, reply))
         .unzip();
-    let proposed = tokio::time::timeout(limit, raft.client_write(Batch(commands))).await;
+    let proposed = tokio::time::timeout(limit, raft.client_write(Batch::from(commands))).await;
     let error = match proposed {
         Ok(Ok(written)) => {
             let (index, term) = (written.log_id.index, written.log_id.leader_id.term);

@@ -1,134 +1,297 @@
-//! The log and the vote in redb. What openraft is told to be durable is on disk: redb's commit ends with an fsync.
+//! The log and the vote, as openraft drives them.
 //!
-//! Writes run on tokio's blocking threads, so that a slow disk never holds up a probe or a heartbeat. The committed index costs no write
-//! of its own: it travels with the next transaction, and may lag after a crash, which only means that fewer entries are applied before
-//! the leader speaks.
+//! A thread of its own writes and syncs; all that was queued meanwhile goes into its next frame. openraft 0.9 waits for an append before it
+//! does anything else, so it is told at once that the entries are written, and those who *say* so to others wait for the disk: a follower
+//! before it acknowledges ([`crate::rpc`]), a leader before it counts a follower's acknowledgement, and with it its own copy
+//! ([`crate::network`]). So the leader's fsync and its followers' run side by side, and the leader's core never waits for a disk. ADR 0025
+//! has the proof that nothing unsafe comes of it, and what it needs: a node that restarts never leads in a term in which it led before.
 
 use std::fmt::Debug;
-use std::ops::{Bound, RangeBounds};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::mem;
+use std::ops::RangeBounds;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{LogState, OptionalSend, RaftLogReader, StorageIOError};
-use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
+use openraft::{AnyError, EntryPayload, LogState, OptionalSend, RaftLogReader, StorageIOError};
+use thiserror::Error;
+use tokio::sync::watch;
 
-use super::{LOG, META, meta, read_meta};
-use crate::cluster::{Entry, KvCluster, LogId, StorageError, Vote};
+use super::disk::Disk;
+use super::entries::Entries;
+use super::journal::{self, Journal, JournalError, Record};
+use super::voters::Voters;
+use crate::cluster::{Entry, KvCluster, LogId, NodeId, StorageError, Vote};
 
 /// How many bytes of entries one AppendEntries message carries; one entry always goes, however large.
 const READ_BYTES_MAX: usize = 256 << 10;
 
-/// A handle on the log; clones share one database.
+/// The disk refused to write; nothing is written after that.
+#[derive(Debug, Clone, Error)]
+#[error("cannot write the log: {0}")]
+pub struct LogBroken(Arc<str>);
+
+/// A moment in the life of the log: what was queued before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Queued(u64);
+
+/// A handle on the log; clones share it. The thread ends with the last of them.
 #[derive(Clone)]
 pub struct LogStore {
+    thread: Arc<WriterThread>,
+}
+
+struct WriterThread {
     shared: Arc<Shared>,
+    handle: Option<JoinHandle<()>>,
 }
 
 struct Shared {
-    database: Database,
-    /// The newest committed id that openraft named, on disk or not yet.
-    committed: Mutex<Option<LogId>>,
+    disk: Arc<dyn Disk>,
+    voters: Voters,
+    state: Mutex<State>,
+    /// Notified when there is something to write, or nothing more will come.
+    work: Condvar,
+    /// What is on disk.
+    durable: watch::Sender<Result<Queued, LogBroken>>,
+}
+
+struct State {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    /// The committed id costs no write of its own: it travels with the next one.
+    committed_is_news: bool,
+    entries: Entries,
+    queue: Vec<Record>,
+    queued: Queued,
+    closed: bool,
 }
 
 impl LogStore {
-    pub(super) fn open(database: Database) -> Result<Self, String> {
-        let committed = read_meta(&database, meta::COMMITTED)?;
-        read_meta::<Vote>(&database, meta::VOTE)?;
-        let log = Self {
-            shared: Arc::new(Shared {
-                database,
-                committed: Mutex::new(committed),
-            }),
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        node: NodeId,
+        voters: Voters,
+    ) -> Result<Self, JournalError> {
+        let (journal, entries) = Journal::open(Arc::clone(&disk), node)?;
+        let meta = journal.meta();
+        let state = State {
+            vote: meta.vote.map(|vote| never_again(vote, node)),
+            committed: meta.committed,
+            committed_is_news: false,
+            entries,
+            queue: Vec::new(),
+            queued: Queued(0),
+            closed: false,
         };
-        // A damaged log must stop the node here, with its reason, and not in the middle of a replication.
-        log.read(0.., usize::MAX)
-            .map_err(|error| format!("log: {error}"))?;
-        Ok(log)
+        let shared = Arc::new(Shared {
+            disk,
+            voters,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            durable: watch::Sender::new(Ok(Queued(0))),
+        });
+        shared.note_memberships()?;
+        let handle = thread::Builder::new().name("log".into()).spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.write_all(journal)
+        })?;
+        let thread = WriterThread {
+            shared,
+            handle: Some(handle),
+        };
+        Ok(Self {
+            thread: Arc::new(thread),
+        })
     }
 
     /// The last id in the log, or the last purged one where the log is empty.
+    pub fn last_log_id(&self) -> Option<LogId> {
+        self.shared().lock().entries.last_id()
+    }
+
+    /// The vote, if there was ever one.
+    pub fn vote(&self) -> Option<Vote> {
+        self.shared().lock().vote
+    }
+
+    /// All that was written until now.
+    pub fn queued(&self) -> Queued {
+        self.shared().lock().queued
+    }
+
+    /// Returns when `queued` is on disk.
     ///
     /// # Errors
-    /// The database's own, as text.
-    pub fn last_log_id(&self) -> Result<Option<LogId>, String> {
-        let last = self.last_entry_id().map_err(|error| error.to_string())?;
-        match last {
-            Some(id) => Ok(Some(id)),
-            None => read_meta(&self.shared.database, meta::PURGED),
+    /// Where it will never be.
+    pub async fn durable(&self, queued: Queued) -> Result<(), LogBroken> {
+        let mut durable = self.shared().durable.subscribe();
+        let reached =
+            durable.wait_for(|durable| durable.as_ref().map_or(true, |now| *now >= queued));
+        match reached.await.as_deref() {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(broken)) => Err(broken.clone()),
+            // The sender lives in the store that this is a handle on.
+            Err(_closed) => Err(LogBroken("the log is closed".into())),
         }
     }
 
-    /// The stored vote, if there was ever one.
-    ///
-    /// # Errors
-    /// The database's own, as text.
-    pub fn vote(&self) -> Result<Option<Vote>, String> {
-        read_meta(&self.shared.database, meta::VOTE)
+    /// Returns when the disk refused to write.
+    pub async fn broken(&self) -> LogBroken {
+        match self.durable(Queued(u64::MAX)).await {
+            Ok(()) => std::future::pending().await,
+            Err(broken) => broken,
+        }
     }
 
-    /// Writes what still waits for a transaction: called once, at a clean stop.
+    /// Writes what still waits for another write: called once, at a clean stop.
     ///
     /// # Errors
-    /// The database's own.
-    pub async fn flush(&self) -> Result<(), StorageError> {
-        self.write(|_| Ok(()))
-            .await
-            .map_err(|error| StorageIOError::write_logs(&error).into())
-    }
-
-    fn last_entry_id(&self) -> Result<Option<LogId>, redb::Error> {
-        let transaction = self.shared.database.begin_read()?;
-        let table = transaction.open_table(LOG)?;
-        let Some((_, bytes)) = table.last()? else {
-            return Ok(None);
+    /// Where the disk refuses.
+    pub async fn flush(&self) -> Result<(), LogBroken> {
+        let queued = {
+            let mut state = self.shared().lock();
+            match (state.committed_is_news, state.committed) {
+                (true, Some(committed)) => self
+                    .shared()
+                    .queue(&mut state, [Record::Committed(committed)]),
+                _ => state.queued,
+            }
         };
-        Ok(Some(decode(bytes.value())?.log_id))
+        self.durable(queued).await
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.thread.shared
+    }
+
+    /// Queues `records`, after `change` has made them true in memory.
+    fn change(
+        &self,
+        records: impl IntoIterator<Item = Record>,
+        change: impl FnOnce(&mut State),
+    ) -> Queued {
+        let mut state = self.shared().lock();
+        change(&mut state);
+        self.shared().queue(&mut state, records)
     }
 
     /// Entries of `range` in order, stopping before `bytes_max` is exceeded, but never before the first.
-    fn read(
-        &self,
-        range: impl RangeBounds<u64>,
-        bytes_max: usize,
-    ) -> Result<Vec<Entry>, redb::Error> {
-        let transaction = self.shared.database.begin_read()?;
-        let table = transaction.open_table(LOG)?;
-        let mut entries = Vec::new();
+    fn read(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let state = self.shared().lock();
+        let mut found = Vec::new();
         let mut bytes_read = 0;
-        for row in table.range::<u64>((bound(range.start_bound()), bound(range.end_bound())))? {
-            let (_, bytes) = row?;
-            bytes_read += bytes.value().len();
-            if bytes_read > bytes_max && !entries.is_empty() {
+        for slot in state.entries.range(range) {
+            bytes_read += slot.bytes;
+            if bytes_read > bytes_max && !found.is_empty() {
                 break;
             }
-            entries.push(decode(bytes.value())?);
+            found.push((slot.entry.clone(), slot.place));
         }
-        Ok(entries)
+        drop(state);
+        let entries = found.into_iter().map(|found| match found {
+            (Some(entry), _) => Ok(entry),
+            (None, Some(place)) => journal::read_entry(&*self.shared().disk, place),
+            (None, None) => Err(io::Error::other(
+                "an entry is neither in memory nor on disk",
+            )),
+        });
+        entries.collect()
+    }
+}
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.work.notify_one();
+        if let Some(handle) = self.handle.take() {
+            // What it could not write it has reported.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `change` and the pending committed id as one durable transaction, off the async threads.
-    async fn write<F>(&self, change: F) -> Result<(), redb::Error>
-    where
-        F: FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send + 'static,
-    {
-        let shared = Arc::clone(&self.shared);
-        let write = move || {
-            let transaction = shared.database.begin_write()?;
-            let committed = *shared
-                .committed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some(committed) = committed {
-                put_meta(&transaction, meta::COMMITTED, &committed)?;
+    fn queue(&self, state: &mut State, records: impl IntoIterator<Item = Record>) -> Queued {
+        state.queue.extend(records);
+        state.queued.0 += 1;
+        self.work.notify_one();
+        state.queued
+    }
+
+    /// The thread: writes what is queued, until the store is closed or the disk refuses.
+    fn write_all(&self, mut journal: Journal) {
+        while let Some((mut records, queued, committed)) = self.next() {
+            records.extend(committed.map(Record::Committed));
+            match journal.write(&records) {
+                Ok(places) => {
+                    let mut state = self.lock();
+                    for (id, place) in places {
+                        state.entries.settle(id, place);
+                    }
+                    state.entries.evict();
+                    drop(state);
+                    let _before = self.durable.send_replace(Ok(queued));
+                }
+                // Never tried again: what a failed fsync was to write may be lost, whatever a second one says.
+                Err(error) => {
+                    let broken = LogBroken(error.to_string().into());
+                    let _before = self.durable.send_replace(Err(broken));
+                    return;
+                }
             }
-            change(&transaction)?;
-            transaction.commit()?;
-            Ok(())
-        };
-        match tokio::task::spawn_blocking(write).await {
-            Ok(written) => written,
-            Err(stopped) => Err(redb::Error::Io(std::io::Error::other(stopped))),
         }
+    }
+
+    /// Waits for something to write; `None` where nothing more will come.
+    fn next(&self) -> Option<(Vec<Record>, Queued, Option<LogId>)> {
+        let mut state = self.lock();
+        while state.queue.is_empty() && !state.closed {
+            state = self
+                .work
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.queue.is_empty() {
+            return None;
+        }
+        let committed = match mem::take(&mut state.committed_is_news) {
+            true => state.committed,
+            false => None,
+        };
+        Some((mem::take(&mut state.queue), state.queued, committed))
+    }
+
+    /// Finds the memberships in the log.
+    fn note_memberships(&self) -> io::Result<()> {
+        let state = self.lock();
+        for slot in state.entries.range(..) {
+            let entry = match (&slot.entry, slot.place) {
+                (Some(entry), _) => entry,
+                (None, Some(place)) => &journal::read_entry(&*self.disk, place)?,
+                (None, None) => continue,
+            };
+            if let EntryPayload::Membership(membership) = &entry.payload {
+                self.voters.note(slot.id.index, membership);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The vote that a node goes on with after a start: as it was, but of its own office it keeps the candidacy only.
+///
+/// openraft 0.9 would let it lead on in the same term, and it may lack entries that it sent to others in that term.
+fn never_again(vote: Vote, node: NodeId) -> Vote {
+    let voted_for = vote.leader_id.voted_for();
+    match voted_for == Some(node) {
+        true => Vote::new(vote.leader_id.term, node),
+        false => vote,
     }
 }
 
@@ -155,12 +318,10 @@ impl RaftLogStorage<KvCluster> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<KvCluster>, StorageError> {
-        let last_purged_log_id =
-            read_meta(&self.shared.database, meta::PURGED).map_err(unreadable)?;
-        let last_log_id = self.last_log_id().map_err(unreadable)?;
+        let state = self.shared().lock();
         Ok(LogState {
-            last_purged_log_id,
-            last_log_id,
+            last_purged_log_id: state.entries.purged(),
+            last_log_id: state.entries.last_id(),
         })
     }
 
@@ -169,31 +330,24 @@ impl RaftLogStorage<KvCluster> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        let vote = *vote;
-        self.write(move |transaction| put_meta(transaction, meta::VOTE, &vote))
-            .await
-            .map_err(|error| StorageIOError::write_vote(&error).into())
+        let queued = self.change([Record::Vote(*vote)], |state| state.vote = Some(*vote));
+        let written = self.durable(queued).await;
+        written.map_err(|broken| StorageIOError::write_vote(AnyError::new(&broken)).into())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        self.vote().map_err(unreadable)
+        Ok(self.vote())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        *self
-            .shared
-            .committed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = committed;
+        let mut state = self.shared().lock();
+        state.committed = committed;
+        state.committed_is_news = true;
         Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
-        Ok(*self
-            .shared
-            .committed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner))
+        Ok(self.shared().lock().committed)
     }
 
     async fn append<I>(
@@ -205,76 +359,45 @@ impl RaftLogStorage<KvCluster> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let rows = entries
-            .into_iter()
-            .map(|entry| serde_json::to_vec(&entry).map(|bytes| (entry.log_id.index, bytes)))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| StorageIOError::write_logs(&error))?;
-        let written = self
-            .write(move |transaction| {
-                let mut table = transaction.open_table(LOG)?;
-                for (index, bytes) in &rows {
-                    table.insert(index, bytes.as_slice())?;
-                }
-                Ok(())
-            })
-            .await;
-        match written {
-            Ok(()) => {
-                callback.log_io_completed(Ok(()));
-                Ok(())
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        for entry in &entries {
+            if let EntryPayload::Membership(membership) = &entry.payload {
+                self.shared().voters.note(entry.log_id.index, membership);
             }
-            Err(error) => Err(StorageIOError::write_logs(&error).into()),
         }
+        let records = entries.iter().cloned().map(Record::Entry);
+        let queued = self.change(records.collect::<Vec<_>>(), |state| {
+            for entry in &entries {
+                state.entries.push(entry.clone(), None);
+            }
+        });
+        // Alone it waits for nobody's acknowledgement, and so nobody's waits for this disk.
+        if self.shared().voters.may_be_one() {
+            self.durable(queued).await.map_err(not_written)?;
+        }
+        // What the disk refused earlier ends the node here.
+        if let Err(broken) = &*self.shared().durable.borrow() {
+            return Err(not_written(broken.clone()));
+        }
+        callback.log_io_completed(Ok(()));
+        Ok(())
     }
 
     async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
-        self.write(move |transaction| {
-            transaction
-                .open_table(LOG)?
-                .retain_in(since.index.., |_, _| false)?;
-            Ok(())
-        })
-        .await
-        .map_err(|error| StorageIOError::write_logs(&error).into())
+        self.shared().voters.truncate(since.index);
+        let queued = self.change([Record::Truncated(since.index)], |state| {
+            state.entries.truncate(since.index);
+        });
+        self.durable(queued).await.map_err(not_written)
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
-        self.write(move |transaction| {
-            put_meta(transaction, meta::PURGED, &upto)?;
-            transaction
-                .open_table(LOG)?
-                .retain_in(..=upto.index, |_, _| false)?;
-            Ok(())
-        })
-        .await
-        .map_err(|error| StorageIOError::write_logs(&error).into())
+        self.shared().voters.purge(upto.index);
+        self.change([Record::Purged(upto)], |state| state.entries.purge(upto));
+        Ok(())
     }
 }
 
-fn put_meta<T: serde::Serialize>(
-    transaction: &WriteTransaction,
-    name: &str,
-    value: &T,
-) -> Result<(), redb::Error> {
-    let bytes =
-        serde_json::to_vec(value).map_err(|error| redb::Error::Corrupted(error.to_string()))?;
-    transaction
-        .open_table(META)?
-        .insert(name, bytes.as_slice())?;
-    Ok(())
-}
-
-fn decode(bytes: &[u8]) -> Result<Entry, redb::Error> {
-    let entry: Entry =
-        serde_json::from_slice(bytes).map_err(|error| redb::Error::Corrupted(error.to_string()))?;
-    Ok(entry)
-}
-
-fn unreadable(reason: String) -> StorageError {
-    StorageIOError::read_logs(openraft::AnyError::error(reason)).into()
-}
-
-fn bound(bound: Bound<&u64>) -> Bound<u64> {
-    bound.cloned()
+fn not_written(broken: LogBroken) -> StorageError {
+    StorageIOError::write_logs(AnyError::new(&broken)).into()
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::OpenError;
 use super::snapshot::{self, LoadError, StoredSnapshot};
+use super::voters::Voters;
 use crate::cluster::{
     Entry, KvCluster, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership,
 };
@@ -56,6 +57,7 @@ pub struct Machine {
 
 struct Shared {
     directory: PathBuf,
+    voters: Voters,
     applied: RwLock<Applied>,
     mark: watch::Sender<AppliedMark>,
     /// What the snapshot file holds. Locked while the file is replaced, so that a slow build never overwrites a newer install.
@@ -63,7 +65,7 @@ struct Shared {
 }
 
 impl Machine {
-    pub(super) fn open(directory: &Path) -> Result<Self, OpenError> {
+    pub(super) fn open(directory: &Path, voters: Voters) -> Result<Self, OpenError> {
         let damaged = |reason| OpenError::Damaged {
             path: directory.to_owned(),
             reason,
@@ -84,12 +86,14 @@ impl Machine {
             }
             None => Applied::default(),
         };
+        note_voters(&voters, &applied.membership);
         let mark = watch::Sender::new(applied.last.into());
         let stored = Mutex::new(snapshot.map(|snapshot| snapshot.meta));
         let directory = directory.to_owned();
         Ok(Self {
             shared: Arc::new(Shared {
                 directory,
+                voters,
                 applied: RwLock::new(applied),
                 mark,
                 stored,
@@ -213,6 +217,7 @@ impl RaftStateMachine<KvCluster> for Machine {
         })
         .await
         .map_err(|error| StorageIOError::write_snapshot(Some(meta.signature()), &error))?;
+        note_voters(&self.shared.voters, &restored.membership);
         self.change(|applied| *applied = restored);
         Ok(())
     }
@@ -233,11 +238,17 @@ fn apply_entry(applied: &mut Applied, entry: Entry) -> Outcomes {
     applied.last = Some(entry.log_id);
     match entry.payload {
         EntryPayload::Blank => Outcomes::default(),
-        EntryPayload::Normal(batch) => applied.kv.apply(batch),
+        EntryPayload::Normal(batch) => applied.kv.apply(&batch),
         EntryPayload::Membership(membership) => {
             applied.membership = StoredMembership::new(Some(entry.log_id), membership);
             Outcomes::default()
         }
+    }
+}
+
+fn note_voters(voters: &Voters, membership: &StoredMembership) {
+    if let Some(id) = membership.log_id() {
+        voters.note(id.index, membership.membership());
     }
 }
 

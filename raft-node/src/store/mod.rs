@@ -1,41 +1,36 @@
-//! What a node keeps on disk: the log and the vote in one redb file, the newest snapshot in a file of its own.
+//! What a node keeps on disk: the log and the vote in numbered segments, the newest snapshot in a file of its own.
 //!
 //! The state machine lives in memory and is rebuilt from the snapshot and the log. The directory belongs to one node id and, while a
-//! node runs, to one process (redb locks its file).
+//! node runs, to one process, which holds the lock on the file `lock`.
 
+mod disk;
+mod entries;
+mod frame;
+mod journal;
 mod log;
 mod machine;
 mod snapshot;
+mod voters;
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, TableDefinition};
 use thiserror::Error;
 
 use crate::cluster::NodeId;
 
-pub use log::LogStore;
+use disk::Directory;
+use journal::{FORMAT, JournalError};
+use voters::Voters;
+
+pub use log::{LogBroken, LogStore, Queued};
 pub use machine::{Applied, AppliedMark, Machine};
 
+const LOCK_FILE: &str = "lock";
+/// What format 1 kept the log in.
 const DATABASE_FILE: &str = "raft.redb";
-/// Raised when the meaning of what is stored changes.
-const FORMAT: u64 = 1;
-
-/// Log index → JSON of the entry.
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-/// Single values: see the `meta` names below.
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-
-/// The keys of [`META`]; values are JSON.
-mod meta {
-    pub const FORMAT: &str = "format";
-    pub const NODE: &str = "node";
-    pub const VOTE: &str = "vote";
-    pub const COMMITTED: &str = "committed";
-    pub const PURGED: &str = "purged";
-}
 
 /// Why a data directory cannot be used.
 #[derive(Debug, Error)]
@@ -66,7 +61,7 @@ pub enum OpenError {
         wanted: NodeId,
     },
     /// The directory was made by another version of this program.
-    #[error("data directory {} has format {found}, this program reads format {FORMAT}", path.display())]
+    #[error("data directory {} has format {found}, this program reads format {FORMAT}; remove this node from the cluster and add it anew under another id, with an empty directory", path.display())]
     OtherFormat {
         /// The directory as given.
         path: PathBuf,
@@ -104,99 +99,48 @@ pub fn open(path: &Path, node: NodeId) -> Result<Store, OpenError> {
         source,
     };
     fs::create_dir_all(path).map_err(directory)?;
-    let database = open_database(path)?;
-    claim(&database, path, node)?;
-    sync_directory(path).map_err(directory)?;
-    let machine = Machine::open(path)?;
-    let log = LogStore::open(database).map_err(|reason| OpenError::Damaged {
-        path: path.to_owned(),
-        reason,
+    if path.join(DATABASE_FILE).exists() {
+        return Err(OpenError::OtherFormat {
+            path: path.to_owned(),
+            found: 1,
+        });
+    }
+    let disk = Arc::new(Directory::new(path, lock(path)?));
+    let voters = Voters::default();
+    let machine = Machine::open(path, voters.clone())?;
+    let log = LogStore::open(disk, node, voters).map_err(|error| match error {
+        JournalError::Io(source) => directory(source),
+        JournalError::OtherNode(owner) => OpenError::OtherNode {
+            path: path.to_owned(),
+            owner,
+            wanted: node,
+        },
+        JournalError::OtherFormat(found) => OpenError::OtherFormat {
+            path: path.to_owned(),
+            found,
+        },
+        JournalError::Damaged(reason) => OpenError::Damaged {
+            path: path.to_owned(),
+            reason,
+        },
     })?;
     Ok(Store { log, machine })
 }
 
-fn open_database(path: &Path) -> Result<Database, OpenError> {
-    let file = path.join(DATABASE_FILE);
-    // redb reports most damage as an error and some as a panic; both mean the same to the operator.
-    let opened = std::panic::catch_unwind(|| Database::create(&file));
-    let damaged = |reason| OpenError::Damaged {
-        path: path.to_owned(),
-        reason,
-    };
-    match opened {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(redb::DatabaseError::DatabaseAlreadyOpen)) => Err(OpenError::InUse {
+/// The lock, which the system gives back when the process ends.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let locked = File::create(path.join(LOCK_FILE))
+        .map_err(TryLockError::Error)
+        .and_then(|file| file.try_lock().map(|()| file));
+    locked.map_err(|error| match error {
+        TryLockError::WouldBlock => OpenError::InUse {
             path: path.to_owned(),
-        }),
-        Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(source))))
-            if source.kind() != io::ErrorKind::InvalidData
-                && source.kind() != io::ErrorKind::UnexpectedEof =>
-        {
-            Err(OpenError::Directory {
-                path: path.to_owned(),
-                source,
-            })
-        }
-        Ok(Err(error)) => Err(damaged(format!("{DATABASE_FILE}: {error}"))),
-        Err(_panic) => Err(damaged(format!("{DATABASE_FILE} is not readable"))),
-    }
-}
-
-/// Writes the node's number into a new directory, or checks it in an old one.
-fn claim(database: &Database, path: &Path, node: NodeId) -> Result<(), OpenError> {
-    let damaged = |reason: String| OpenError::Damaged {
-        path: path.to_owned(),
-        reason,
-    };
-    let owner = read_meta::<NodeId>(database, meta::NODE).map_err(damaged)?;
-    let format = read_meta::<u64>(database, meta::FORMAT).map_err(damaged)?;
-    match (format, owner) {
-        (None, None) => write_claim(database, node).map_err(|error| damaged(error.to_string())),
-        (Some(FORMAT), Some(owner)) if owner == node => Ok(()),
-        (Some(FORMAT), Some(owner)) => Err(OpenError::OtherNode {
+        },
+        TryLockError::Error(source) => OpenError::Directory {
             path: path.to_owned(),
-            owner,
-            wanted: node,
-        }),
-        (Some(FORMAT), None) | (None, Some(_)) => {
-            Err(damaged(format!("{DATABASE_FILE} does not say whose it is")))
-        }
-        (Some(found), _) => Err(OpenError::OtherFormat {
-            path: path.to_owned(),
-            found,
-        }),
-    }
-}
-
-fn write_claim(database: &Database, node: NodeId) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut table = transaction.open_table(META)?;
-        table.insert(meta::FORMAT, FORMAT.to_string().as_bytes())?;
-        table.insert(meta::NODE, node.to_string().as_bytes())?;
-        transaction.open_table(LOG)?;
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// Reads one value of [`META`]; `None` where it was never written.
-fn read_meta<T: serde::de::DeserializeOwned>(
-    database: &Database,
-    name: &str,
-) -> Result<Option<T>, String> {
-    let transaction = database.begin_read().map_err(|error| error.to_string())?;
-    let table = match transaction.open_table(META) {
-        Ok(table) => table,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let Some(value) = table.get(name).map_err(|error| error.to_string())? else {
-        return Ok(None);
-    };
-    let value = serde_json::from_slice(value.value())
-        .map_err(|error| format!("{name} is not readable: {error}"))?;
-    Ok(Some(value))
+            source,
+        },
+    })
 }
 
 /// Makes the directory's own entries durable: a file created or renamed in it exists after a power cut only then.

@@ -187,17 +187,26 @@ async fn a_directory_that_is_not_this_nodes_or_is_damaged_is_refused() {
     }
     fs::write(&snapshot, &whole).unwrap();
 
-    let database = cluster.data(1).join("raft.redb");
-    let good = fs::read(&database).unwrap();
-    for content in [
-        &b"this is no database"[..],
-        &vec![0; 8192],
-        &good[..good.len() / 3],
-    ] {
-        fs::write(&database, content).unwrap();
-        assert_one_line(&mut cluster.command(1), "is damaged");
+    let log = cluster.data(1).join("log-0000000001");
+    let good = fs::read(&log).unwrap();
+    // In the first frame, which others follow: its last byte says whose log it is.
+    let mut flipped = good.clone();
+    flipped[41] ^= 1;
+    let table: &[(&[u8], &str)] = &[
+        (b"this is no log", "is damaged"),
+        (&[0; 8192], "is damaged"),
+        (&flipped, "is damaged"),
+        (b"raft-node log 3\n", "has format 3"),
+    ];
+    for (content, expected) in table {
+        fs::write(&log, content).unwrap();
+        assert_one_line(&mut cluster.command(1), expected);
     }
-    fs::write(&database, &good).unwrap();
+    fs::write(&log, &good).unwrap();
+    let database = cluster.data(1).join("raft.redb");
+    fs::write(&database, "what format 1 kept its log in").unwrap();
+    assert_one_line(&mut cluster.command(1), "has format 1");
+    fs::remove_file(&database).unwrap();
     cluster.start(1);
     cluster.leader().await;
     assert_eq!(cluster.get(api, "/kv/k").await.unwrap().status, 200);
