@@ -133,19 +133,24 @@ impl RaftCluster {
         let running: Vec<usize> = self.ids().filter(|&id| self.pid(id).is_some()).collect();
         for &id in &running {
             // They drain side by side.
-            self.process_mut(id)?.signal(Signal::TERM)?;
+            self.signal(id, Signal::TERM)?;
         }
         running.into_iter().try_for_each(|id| self.terminate(id))
     }
 
     /// SIGSTOP: the node hangs; its kernel still accepts connections.
     pub fn freeze(&mut self, id: usize) -> Result<()> {
-        self.process_mut(id)?.signal(Signal::STOP)
+        self.signal(id, Signal::STOP)
     }
 
     /// SIGCONT: the node goes on where it was.
     pub fn thaw(&mut self, id: usize) -> Result<()> {
-        self.process_mut(id)?.signal(Signal::CONT)
+        self.signal(id, Signal::CONT)
+    }
+
+    /// Sends node `id` a signal.
+    pub fn signal(&mut self, id: usize, signal: Signal) -> Result<()> {
+        self.process_mut(id)?.signal(signal)
     }
 
     /// The process id of node `id`, if it runs.

@@ -3,6 +3,7 @@
 
 mod configuration;
 mod report;
+pub mod succession;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -52,6 +52,9 @@ use self::spec::{client_role, node_role};
 pub const NIC: &str = "eth0";
 /// The name of the balancer's second NIC, where it has one.
 pub const BACK_NIC: &str = "eth1";
+/// The metric of the routes between two nodes that are severed: that of an
+/// isolated one's is its number, which is less.
+const SEVERED: usize = 1000;
 /// The switch's port at the other end of that one.
 const BACK_PORT: &str = "balancer-back";
 
@@ -221,12 +224,7 @@ impl Lab {
     /// to it. The metric tells whose isolation a route belongs to, for two
     /// nodes may be isolated from each other.
     fn change_routes(&self, id: usize, verb: &str) -> Result<()> {
-        let blackhole = |to: usize| {
-            Family::BOTH.map(|family| {
-                let (to, length) = (self.node_address(family, to), family.host_prefix());
-                format!("route {verb} blackhole {to}/{length} metric {id}")
-            })
-        };
+        let blackhole = |to: usize| Family::BOTH.map(|family| self.blackhole(family, to, verb, id));
         let peers = || (1..=self.nodes.len()).filter(|&peer| peer != id);
         let lines: Vec<String> = peers().flat_map(blackhole).collect();
         ip::batch(self.node(id).name(), &lines)?;
@@ -234,6 +232,29 @@ impl Lab {
             ip::batch(self.node(peer).name(), &blackhole(id))?;
         }
         Ok(())
+    }
+
+    /// Cuts two nodes off from each other, and from nobody else.
+    pub fn sever(&self, one: usize, other: usize) -> Result<()> {
+        self.change_routes_between(one, other, "add")
+    }
+
+    /// Ends that.
+    pub fn mend(&self, one: usize, other: usize) -> Result<()> {
+        self.change_routes_between(one, other, "del")
+    }
+
+    fn change_routes_between(&self, one: usize, other: usize, verb: &str) -> Result<()> {
+        for (from, to) in [(one, other), (other, one)] {
+            let line = |family| self.blackhole(family, to, verb, SEVERED);
+            ip::batch(self.node(from).name(), &Family::BOTH.map(line))?;
+        }
+        Ok(())
+    }
+
+    fn blackhole(&self, family: Family, to: usize, verb: &str, metric: usize) -> String {
+        let (to, length) = (self.node_address(family, to), family.host_prefix());
+        format!("route {verb} blackhole {to}/{length} metric {metric}")
     }
 
     /// Lets node `id` take packets that reach it in a tunnel, IPv4 in IPv4 and
