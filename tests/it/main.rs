@@ -2,6 +2,7 @@
 //! project's binaries in it.
 
 mod bench;
+mod chaos;
 mod cluster;
 mod connections;
 mod crowd;

@@ -9,6 +9,7 @@
 //! - [`fake`]: servers that say what a test tells them to.
 //! - [`http`]: the few requests that all of these make.
 //!
+//! - [`chaos`]: all that can go wrong at once, and what must hold all the same.
 //! - [`rows`]: what the data path does with a packet, one sentence a row.
 //! - [`mod@bench`]: what it costs.
 //!
@@ -19,6 +20,7 @@
 pub mod balancer;
 pub mod bench;
 pub mod binaries;
+pub mod chaos;
 pub mod cluster;
 pub mod deployment;
 pub mod fake;

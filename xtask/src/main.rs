@@ -6,6 +6,7 @@
 
 mod bench;
 mod build;
+mod chaos;
 mod fuzz;
 mod run;
 mod servers;
@@ -46,6 +47,8 @@ enum Verb {
     Bench(bench::Options),
     /// Send random packets through the kernel program and the host's code, and compare.
     Fuzz(fuzz::Options),
+    /// Kill, stop and cut off nodes, links and the agent at random, and check what clients saw.
+    Chaos(chaos::Options),
     /// Check format, lints, unit and tidy tests, and docs; never writes to the sources.
     Verify,
     /// Format the sources and apply clippy's suggestions.
@@ -74,6 +77,7 @@ fn dispatch(verb: Verb) -> anyhow::Result<()> {
         Verb::Test(options) => test::run(&workspace, &options),
         Verb::Bench(options) => bench::run(&workspace, &options),
         Verb::Fuzz(options) => fuzz::run(&workspace, &options),
+        Verb::Chaos(options) => chaos::run(&workspace, &options),
         Verb::Verify => verify::verify(&workspace),
         Verb::Fix => verify::fix(&workspace),
     }

@@ -45,6 +45,11 @@ impl Workspace {
         self.root.join("target/bench")
     }
 
+    /// Where the histories of the chaos runs go.
+    pub fn chaos_directory(&self) -> PathBuf {
+        self.root.join("target/chaos")
+    }
+
     /// Where the wire fuzzer is built, and keeps what it reached and found.
     pub fn fuzz_directory(&self) -> PathBuf {
         self.target.join("fuzz")
