@@ -23,8 +23,12 @@ pub mod path {
     pub const STATS: &str = "/v1/stats";
     /// [`Flows`](super::Flows); the query is a [`FlowFilter`](super::FlowFilter).
     pub const FLOWS: &str = "/v1/flows";
-    /// All of them.
-    pub const ALL: [&str; 3] = [STATUS, STATS, FLOWS];
+    /// [`Reloaded`](super::Reloaded).
+    pub const RELOAD: &str = "/v1/reload";
+    /// Those that are asked by GET, and change nothing.
+    pub const READ: [&str; 3] = [STATUS, STATS, FLOWS];
+    /// Those that are asked by POST.
+    pub const CHANGE: [&str; 1] = [RELOAD];
 }
 
 /// What an agent means that does not tell a weight.
@@ -54,6 +58,28 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// By name.
     pub pools: Vec<PoolStatus>,
+    /// Targets that get no new connections and have some still, which are reset
+    /// at a deadline.
+    #[serde(default)]
+    pub draining: Vec<DrainingStatus>,
+}
+
+/// The connections that a target has left, until they are reset.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DrainingStatus {
+    /// The id that the kernel's tables use.
+    pub id: u32,
+    /// Name of the service; where it listened, if the configuration no longer
+    /// has it.
+    pub service: ServiceName,
+    /// Name of the server; its address, if the configuration no longer has it.
+    pub server: ServerName,
+    /// Where the connections go.
+    pub address: SocketAddr,
+    /// How many are open.
+    pub connections: u64,
+    /// Until those that are open then are reset.
+    pub reset_in_ms: u64,
 }
 
 /// One service, and where its connections go.
@@ -294,7 +320,8 @@ pub struct Flows {
 /// One connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlowStatus {
-    /// Name of the service.
+    /// Name of the service; where it listens, if the configuration no longer has
+    /// it.
     pub service: ServiceName,
     /// The client.
     pub client: SocketAddr,
@@ -355,9 +382,20 @@ impl FlowFilter {
     }
 }
 
+/// `POST /v1/reload`: what the configuration that is in force now has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// How many services.
+    pub services: usize,
+    /// How many pools.
+    pub pools: usize,
+    /// How many servers, in all pools.
+    pub servers: usize,
+}
+
 /// The body of every answer that is not 200.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What went wrong, in one line.
+    /// What went wrong, in one line; with status 422, in a line for each problem.
     pub error: String,
 }

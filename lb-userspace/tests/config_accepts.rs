@@ -173,6 +173,7 @@ fn what_is_left_out_gets_the_documented_defaults() {
         (service.on_change, service.on_down),
         (OnChange::Keep, OnDown::Reset)
     );
+    assert_eq!(service.drain_timeout, Duration::from_secs(30));
     assert_eq!(service.idle_timeout, Duration::from_secs(350));
 }
 

@@ -80,7 +80,7 @@ fn all_problems_of_a_file_are_listed_in_its_order() {
             r#"4:15: connections: expected an integer, found a string"#,
             r#"12:28: address: "10.0.0.11" has no port; write "10.0.0.11:PORT""#,
             r#"18:9: route: unknown word "leadr"; did you mean "leader"?"#,
-            r#"23:1: unknown key "algo" in service "kv-read"; known: "listen", "pool", "route", "algorithm", "affinity", "mode", "max_connections", "on_no_target", "on_full", "source", "allow", "deny", "on_change", "on_down", "idle_timeout""#,
+            r#"23:1: unknown key "algo" in service "kv-read"; known: "listen", "pool", "route", "algorithm", "affinity", "mode", "max_connections", "on_no_target", "on_full", "source", "allow", "deny", "on_change", "on_down", "drain_timeout", "idle_timeout""#,
         ]
     );
 }

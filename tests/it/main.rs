@@ -16,5 +16,6 @@ mod garbage;
 mod health;
 mod interactive;
 mod lab;
+mod reload;
 mod roles;
 mod upgrade;

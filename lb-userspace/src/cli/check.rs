@@ -34,7 +34,7 @@ pub(super) fn execute(arguments: &Arguments, out: &mut dyn Write) -> Result<(), 
     Ok(out.flush()?)
 }
 
-fn count(number: usize, what: &str) -> String {
+pub(super) fn count(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
 }

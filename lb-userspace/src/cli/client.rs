@@ -1,4 +1,4 @@
-//! One GET to the agent's admin API.
+//! One request to the agent's admin API.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
+use hyper::http::request::Builder;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -53,6 +54,12 @@ pub enum AskError {
         /// The agent's reason.
         reason: String,
     },
+    /// The agent says what is wrong with what it was asked for, a line each.
+    #[error("{problems}")]
+    Invalid {
+        /// The lines.
+        problems: String,
+    },
     /// The answer is of another shape.
     #[error("the agent's answer is not understood; is it of another version than this lb?")]
     NotUnderstood(#[source] serde_json::Error),
@@ -75,6 +82,18 @@ fn unreachable(cause: &io::Error) -> String {
 /// # Errors
 /// No agent, no answer in time, or an answer that is not 200.
 pub(super) fn get(socket: &Path, path: &str) -> Result<Vec<u8>, AskError> {
+    send(socket, Request::get(path))
+}
+
+/// Has the agent change something: what, `path` says.
+///
+/// # Errors
+/// As for [`get`].
+pub(super) fn post(socket: &Path, path: &str) -> Result<Vec<u8>, AskError> {
+    send(socket, Request::post(path))
+}
+
+fn send(socket: &Path, request: Builder) -> Result<Vec<u8>, AskError> {
     let broken = |source| AskError::Broken {
         socket: socket.to_owned(),
         source,
@@ -86,7 +105,11 @@ pub(super) fn get(socket: &Path, path: &str) -> Result<Vec<u8>, AskError> {
     let silent = |_| AskError::Silent {
         socket: socket.to_owned(),
     };
-    let exchange = async { timeout(TIMEOUT, ask(socket, path)).await.map_err(silent)? };
+    let exchange = async {
+        timeout(TIMEOUT, ask(socket, request))
+            .await
+            .map_err(silent)?
+    };
     let (status, body) = runtime.block_on(exchange)?;
     if status == StatusCode::OK {
         return Ok(body);
@@ -95,16 +118,19 @@ pub(super) fn get(socket: &Path, path: &str) -> Result<Vec<u8>, AskError> {
         Ok(api::Failure { error }) => error,
         Err(_) => format!("status {status}"),
     };
+    if status == StatusCode::UNPROCESSABLE_ENTITY {
+        return Err(AskError::Invalid { problems: reason });
+    }
     Err(AskError::Refused { reason })
 }
 
-async fn ask(socket: &Path, path: &str) -> Result<(StatusCode, Vec<u8>), AskError> {
+async fn ask(socket: &Path, request: Builder) -> Result<(StatusCode, Vec<u8>), AskError> {
     let stream = UnixStream::connect(socket).await;
     let stream = stream.map_err(|cause| AskError::Unreachable {
         socket: socket.to_owned(),
         cause,
     })?;
-    exchange(stream, path)
+    exchange(stream, request)
         .await
         .map_err(|source| AskError::Broken {
             socket: socket.to_owned(),
@@ -114,12 +140,12 @@ async fn ask(socket: &Path, path: &str) -> Result<(StatusCode, Vec<u8>), AskErro
 
 async fn exchange(
     stream: UnixStream,
-    path: &str,
+    request: Builder,
 ) -> Result<(StatusCode, Vec<u8>), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Its error is the request's too.
     let connection = tokio::spawn(connection);
-    let request = Request::get(path)
+    let request = request
         .header(header::HOST, "lb")
         .body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;

@@ -77,7 +77,9 @@ impl Failure {
     /// One line with all causes; as many as there are problems for a
     /// configuration, which begin with its name so that editors find the place.
     fn message(&self) -> String {
-        if let Self::Config(_) | Self::NoInterface { .. } = self {
+        if let Self::Config(_) | Self::NoInterface { .. } | Self::Ask(AskError::Invalid { .. }) =
+            self
+        {
             return self.to_string();
         }
         let mut line = format!("lb: {self}");

@@ -9,6 +9,7 @@ mod explain;
 mod failure;
 mod flows;
 mod ready;
+mod reload;
 mod run;
 mod stats;
 mod status;
@@ -50,6 +51,8 @@ enum Verb {
     Run(run::Arguments),
     /// Check a configuration file, and list everything that is wrong with it
     Check(check::Arguments),
+    /// Have the running agent read its configuration again
+    Reload(Connection),
     /// Show services, their targets, and what the servers say of themselves
     Status(Connection),
     /// Show why a server is UP or DOWN, and which services use it
@@ -87,6 +90,7 @@ impl Arguments {
         match self.verb {
             Verb::Run(arguments) => run::execute(arguments),
             Verb::Check(arguments) => check::execute(&arguments, out),
+            Verb::Reload(connection) => connection.change(path::RELOAD, out, reload::print),
             Verb::Status(connection) => connection.show(path::STATUS, out, status::print),
             Verb::Explain(arguments) => explain::execute(&arguments, out),
             Verb::Ready(arguments) => ready::execute(&arguments, out),
@@ -104,14 +108,32 @@ impl Connection {
         out: &mut dyn Write,
         print: fn(&T, &mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Failure> {
-        let body = client::get(&self.socket, path)?;
+        self.tell(&client::get(&self.socket, path)?, out, print)
+    }
+
+    /// Has the agent do what `path` stands for, and prints its answer.
+    fn change<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        out: &mut dyn Write,
+        print: fn(&T, &mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        self.tell(&client::post(&self.socket, path)?, out, print)
+    }
+
+    fn tell<T: DeserializeOwned>(
+        &self,
+        body: &[u8],
+        out: &mut dyn Write,
+        print: fn(&T, &mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Failure> {
         if self.json {
             // As it came: what this version does not know is printed too.
-            out.write_all(&body)?;
+            out.write_all(body)?;
             out.write_all(b"\n")?;
         } else {
             let answer: T =
-                serde_json::from_slice(&body).map_err(client::AskError::NotUnderstood)?;
+                serde_json::from_slice(body).map_err(client::AskError::NotUnderstood)?;
             print(&answer, out)?;
         }
         Ok(out.flush()?)

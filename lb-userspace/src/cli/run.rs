@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, RUN_DIR};
-use crate::config::{Config, value::interface_name};
+use crate::config::value::interface_name;
 use crate::shell::run::{RunOptions, run};
 
 /// The arguments of `lb run`.
@@ -50,20 +50,18 @@ fn interface(text: &str) -> Result<String, String> {
 }
 
 pub(super) fn execute(arguments: Arguments) -> Result<(), Failure> {
-    let mut config = Config::load(&arguments.config)?;
-    if !arguments.interface.is_empty() {
-        config.interfaces = arguments.interface;
-    }
-    if config.interfaces.is_empty() {
-        let config = arguments.config;
-        return Err(Failure::NoInterface { config });
-    }
-    start_log(arguments.log_format);
     let options = RunOptions {
         bpffs: arguments.bpffs,
         run_dir: arguments.run_dir,
         config_path: arguments.config,
+        interfaces: arguments.interface,
     };
+    let config = options.load()?;
+    if config.interfaces.is_empty() {
+        let config = options.config_path;
+        return Err(Failure::NoInterface { config });
+    }
+    start_log(arguments.log_format);
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::Runtime)?;
     Ok(runtime.block_on(run(config, options))?)
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::table::{Align, Table, duration, or_dash};
-use crate::api::{CheckStatus, PoolStatus, ServerStatus, ServiceStatus, Status};
+use crate::api::{CheckStatus, DrainingStatus, PoolStatus, ServerStatus, ServiceStatus, Status};
 
 /// A cell names no more targets than this; `--json` has them all.
 const TARGETS_SHOWN: usize = 5;
@@ -17,6 +17,7 @@ pub(super) fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
         uptime_ms,
         services,
         pools,
+        draining,
     } = status;
     let uptime = duration(*uptime_ms);
     writeln!(
@@ -29,7 +30,33 @@ pub(super) fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out)?;
         print_pool(pool, out)?;
     }
+    if !draining.is_empty() {
+        writeln!(out)?;
+        print_draining(draining, out)?;
+    }
     Ok(())
+}
+
+/// Who has connections left that will be reset.
+fn print_draining(draining: &[DrainingStatus], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "draining")?;
+    let mut table = Table::new(&[
+        ("SERVICE", Align::Left),
+        ("SERVER", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("OPEN", Align::Right),
+        ("RESET-IN", Align::Right),
+    ]);
+    for target in draining {
+        table.row([
+            target.service.to_string(),
+            target.server.to_string(),
+            target.address.to_string(),
+            target.connections.to_string(),
+            duration(target.reset_in_ms),
+        ]);
+    }
+    table.print(out)
 }
 
 fn print_services(services: &[ServiceStatus], out: &mut dyn Write) -> io::Result<()> {

@@ -236,6 +236,9 @@ pub struct Service {
     /// What becomes of the connections to a server that is DOWN. Default
     /// `reset`.
     pub on_down: OnDown,
+    /// How long connections to a server that is to be left may go on before
+    /// they are reset.
+    pub drain_timeout: Duration,
     /// A connection without a segment for so long is forgotten. Default 350 s,
     /// the value that users of network load balancers know.
     pub idle_timeout: Duration,
@@ -244,6 +247,9 @@ pub struct Service {
 impl Service {
     /// Unless the file says otherwise.
     pub const IDLE_TIMEOUT: Duration = Duration::from_secs(350);
+
+    /// The same.
+    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// What becomes of clients that no rule matches; `None`: there are no
     /// rules. Whoever names some that are allowed means no others.

@@ -105,8 +105,8 @@ words! {
     pub enum OnChange {
         /// Both ends are reset at once, idle connections too.
         Reset = "reset",
-        /// No new connections; the old ones may end within 30 s, then they are
-        /// reset.
+        /// No new connections; the old ones may end within `drain_timeout`, then
+        /// they are reset.
         Drain = "drain",
         /// No new connections; the old ones live on until they end.
         Keep = "keep",
@@ -114,12 +114,12 @@ words! {
 }
 
 words! {
-    /// What becomes of the connections to a server that is DOWN.
+    /// What becomes of the connections to a server that is DOWN or in MAINT.
     pub enum OnDown {
         /// Both ends are reset at once, idle connections too.
         Reset = "reset",
-        /// No new connections; the old ones may end within 30 s, then they are
-        /// reset.
+        /// No new connections; the old ones may end within `drain_timeout`, then
+        /// they are reset.
         Drain = "drain",
         /// No new connections; the old ones live on until they end.
         Keep = "keep",

@@ -18,6 +18,7 @@ use super::{
 };
 
 const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(168);
+const DRAINS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 const AFFINITIES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 /// Connections per second and source: beyond that, no source is limited.
 const RATES: RangeInclusive<u32> = 1..=1_000_000;
@@ -42,6 +43,7 @@ pub(super) struct ReadService {
     source: SourceLimits,
     on_change: Option<OnChange>,
     on_down: OnDown,
+    drain_timeout: Duration,
     idle_timeout: Duration,
 }
 
@@ -71,6 +73,7 @@ pub(super) fn read(
     let rules = read_rules(&mut fields, problems);
     let on_change = fields.read("on_change", value::word);
     let on_down = fields.read("on_down", value::word);
+    let drain_timeout = fields.read("drain_timeout", |value| value::duration(value, DRAINS));
     let idle_timeout = fields.read("idle_timeout", |value| {
         value::duration(value, IDLE_TIMEOUTS)
     });
@@ -91,6 +94,7 @@ pub(super) fn read(
         source: source.unwrap_or_default(),
         on_change: on_change.map(Spanned::into_inner),
         on_down: on_down.map_or(OnDown::Reset, Spanned::into_inner),
+        drain_timeout: drain_timeout.map_or(Service::DRAIN_TIMEOUT, Spanned::into_inner),
         idle_timeout: idle_timeout.map_or(Service::IDLE_TIMEOUT, Spanned::into_inner),
     }
 }
@@ -179,6 +183,7 @@ impl ReadService {
                 .collect(),
             on_change: self.on_change.unwrap_or(OnChange::default_of(route)),
             on_down: self.on_down,
+            drain_timeout: self.drain_timeout,
             idle_timeout: self.idle_timeout,
         })
     }

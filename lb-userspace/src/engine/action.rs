@@ -4,8 +4,9 @@
 //! decides nothing. [`Notice`] is data, so that the log, the metrics and the
 //! tests read the same thing.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::api::{ServerState, ServiceState};
 use crate::config::{PoolName, ServerName, ServiceName};
@@ -33,8 +34,29 @@ pub enum Action {
         /// How often.
         pace: Pace,
     },
+    /// Have these VIPs on the NIC.
+    Hold(Held),
     /// Tell the operator: one line.
     Notice(Notice),
+}
+
+/// The VIPs that belong on the NIC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Those of the configuration.
+    pub wanted: BTreeSet<IpAddr>,
+    /// What becomes of the others that an agent added.
+    pub others: Others,
+}
+
+/// What becomes of VIPs that the configuration does not have any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// They stay for now: connections through a service that is gone may need
+    /// them.
+    Stay,
+    /// They are removed.
+    Go,
 }
 
 /// How often a server is probed.

@@ -8,23 +8,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 
 use crate::api::ServiceState;
-use crate::config::{
-    Config, OnChange, OnDown, PoolName, Route, ServerName, Service, ServiceName, room,
-};
-use crate::engine::action::{Action, Notice};
-use crate::engine::departures::{Departures, Fate};
+use crate::config::{Config, PoolName, Route, ServerName, Service, ServiceName, room};
+use crate::engine::action::{Action, Held, Notice};
+use crate::engine::departures::Departures;
 use crate::engine::desired::{self, Demand, NoRoom, Reachable};
 use crate::engine::event::{BackendFailure, Event, NextHop, Role};
 use crate::engine::installed::{Installed, Settings, TargetEntry};
 use crate::engine::plan::{Op, plan};
 use crate::engine::pool::{GRACE, Pool};
-use crate::engine::route::{self, Standing, Usability};
+use crate::engine::{reload, route};
+
+/// The configured services, by where they listen.
+pub(super) type Listeners = BTreeMap<SocketAddr, ServiceName>;
+
+/// What has to be known of a service as long as there are targets of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) listen: SocketAddr,
+    pub(super) drain_timeout: Duration,
+}
 
 /// Decides what the balancer does.
 #[derive(Clone, Debug)]
@@ -36,14 +44,17 @@ pub struct Agent {
     pub(super) departures: Departures,
     /// The targets in the slots of each service.
     pub(super) serving: BTreeMap<SocketAddr, BTreeSet<TargetId>>,
-    routes: BTreeMap<IpAddr, NextHop>,
-    listeners: BTreeMap<SocketAddr, ServiceName>,
-    /// Where the installed services listen.
-    places: BTreeMap<ServiceId, SocketAddr>,
+    pub(super) routes: BTreeMap<IpAddr, NextHop>,
+    pub(super) listeners: Listeners,
+    /// Where the installed services listen, and did as long as there are
+    /// targets of theirs.
+    pub(super) places: BTreeMap<ServiceId, Place>,
     /// Whether something happened that the tables may depend on.
-    stale: bool,
+    pub(super) stale: bool,
     demands: Option<Vec<Demand>>,
-    left_out: Vec<NoRoom>,
+    pub(super) left_out: Vec<NoRoom>,
+    /// What the shell was last told to have on the NIC.
+    pub(super) vips: Option<Held>,
     ticked: Instant,
     resumed: Instant,
 }
@@ -60,15 +71,11 @@ impl Agent {
             .pools
             .values()
             .map(|pool| (pool.name.clone(), Pool::new(pool, now)));
-        let listeners = config
-            .services
-            .values()
-            .map(|service| (service.listen, service.name.clone()));
         let targets = installed.targets.values();
         let routes = targets.map(|target| (target.server.ip(), target.way));
         let mut agent = Self {
             pools: pools.collect(),
-            listeners: listeners.collect(),
+            listeners: reload::listeners(&config),
             routes: routes.collect(),
             departures: Departures::default(),
             serving: BTreeMap::new(),
@@ -76,6 +83,7 @@ impl Agent {
             stale: true,
             demands: None,
             left_out: Vec::new(),
+            vips: None,
             started: now,
             ticked: now,
             resumed: now,
@@ -118,6 +126,7 @@ impl Agent {
                 server,
                 report,
             } => self.in_pool(&pool, |pool| pool.report(now, &server, report)),
+            Event::Resolved { server, .. } if !self.has_server_at(server) => Vec::new(),
             Event::Resolved { server, route } => {
                 self.stale |= self.routes.get(&server) != route.as_ref();
                 match route {
@@ -139,9 +148,11 @@ impl Agent {
             Event::BackendFailed { id, failure } => self.fail(now, id, failure),
             Event::Swept { open } => {
                 self.stale = true;
-                self.departures.swept(&open);
+                let installed = self.installed.targets.keys().copied();
+                self.departures.swept(installed, &open);
                 Vec::new()
             }
+            Event::Configured { config } => self.configure(now, *config),
             Event::Tick => self.expire(now),
         }
     }
@@ -178,13 +189,6 @@ impl Agent {
         let mut members = pool.members.iter();
         let member = members.find(|member| member.server.address == target.server)?;
         Some((&service.name, &member.server.name))
-    }
-
-    fn note_places(&mut self) {
-        let services = self.installed.services.iter();
-        self.places = services
-            .map(|(&listen, entry)| (entry.id, listen))
-            .collect();
     }
 
     /// Believes the tables that were installed before us.
@@ -265,6 +269,7 @@ impl Agent {
             self.note_places();
             actions.insert(0, Action::Apply(ops));
         }
+        self.settle_vips(&mut actions);
         actions
     }
 
@@ -277,7 +282,9 @@ impl Agent {
         if self.demands.as_ref() == Some(&demands) && retired.is_empty() && complete {
             return None;
         }
-        let (desired, left_out) = desired::tables(&self.installed, &demands, &retired);
+        let places = self.places.iter();
+        let former = places.map(|(&id, place)| (place.listen, id)).collect();
+        let (desired, left_out) = desired::tables(&self.installed, &former, &demands, &retired);
         self.demands = Some(demands);
         for &(listen, server) in left_out.iter().filter(|one| !self.left_out.contains(one)) {
             if let Some(service) = self.listeners.get(&listen).cloned() {
@@ -353,51 +360,6 @@ impl Agent {
         cuts
     }
 
-    /// What becomes of the connections of a target that is in no slot.
-    fn fate(&self, id: TargetId) -> Fate {
-        let Some(target) = self.installed.targets.get(&id) else {
-            return Fate::Keep;
-        };
-        // Gone from the configuration: its connections may end in peace.
-        let Some((service, pool)) = self.owner(target) else {
-            return Fate::Drain;
-        };
-        let standings = pool.standings();
-        let Some(standing) = standings.iter().find(|one| one.server == target.server) else {
-            return Fate::Drain;
-        };
-        // Those that it has are none of those that failed.
-        let calm = standings.iter().map(|one| Standing {
-            tripped: false,
-            ..*one
-        });
-        let calm: Vec<Standing> = calm.collect();
-        if route::choose(service.route, &calm).contains(&target.server) {
-            // Only the way to it is lost, and may come back.
-            return Fate::Keep;
-        }
-        let changed = match service.on_change {
-            OnChange::Reset => Fate::Cut,
-            OnChange::Drain => Fate::Drain,
-            OnChange::Keep => Fate::Keep,
-        };
-        let down = match service.on_down {
-            OnDown::Reset => Fate::Cut,
-            OnDown::Drain => Fate::Drain,
-            OnDown::Keep => Fate::Keep,
-        };
-        let deposed = service.route == Route::Leader && standing.role != Role::Leader;
-        match standing.usability {
-            // Whatever else it is, it is the leader no more.
-            Usability::Down if deposed => changed.max(down),
-            _ if deposed => changed,
-            Usability::Down => down,
-            Usability::Leaving => Fate::Drain,
-            Usability::Unchecked | Usability::Resting => Fate::Keep,
-            Usability::Up => changed,
-        }
-    }
-
     /// Targets that the configuration no longer has and no flow holds.
     fn retired(&self) -> BTreeSet<TargetId> {
         let targets = self.installed.targets.keys().copied();
@@ -413,8 +375,9 @@ impl Agent {
 
     /// The service that a target belongs to, and that service's pool.
     pub(super) fn owner(&self, target: &TargetEntry) -> Option<(&Service, &Pool)> {
-        let listen = self.places.get(&target.service)?;
-        let service = self.config.services.get(self.listeners.get(listen)?)?;
+        let place = self.places.get(&target.service)?;
+        let service = self.listeners.get(&place.listen)?;
+        let service = self.config.services.get(service)?;
         Some((service, self.pools.get(&service.pool)?))
     }
 }

@@ -10,9 +10,6 @@ use std::time::{Duration, Instant};
 
 use lb_common::target::TargetId;
 
-/// How long connections of a drained target may go on before they are cut.
-pub const DRAIN: Duration = Duration::from_secs(30);
-
 /// Sweeps in a row that must have found no flow of a target before its id may
 /// be used again: the first may have begun before the target left the slots.
 const EMPTY_SWEEPS: u8 = 2;
@@ -22,10 +19,25 @@ const EMPTY_SWEEPS: u8 = 2;
 pub enum Fate {
     /// They live on.
     Keep,
-    /// They are reset when they are still there after [`DRAIN`].
-    Drain,
+    /// They are reset when they are still there then.
+    Drain(Deadline),
     /// They are reset now.
     Cut,
+}
+
+/// How long the connections of a drained target may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Deadline {
+    /// For so long from the moment on in which it was first to be drained.
+    After(Duration),
+}
+
+impl Deadline {
+    fn since(self, left: Instant) -> Instant {
+        match self {
+            Self::After(time) => left + time,
+        }
+    }
 }
 
 /// What is known about the connections of one target.
@@ -33,6 +45,8 @@ pub enum Fate {
 struct Trail {
     /// It was in a slot since it was last cut.
     exposed: bool,
+    /// Since when it drains.
+    left: Option<Instant>,
     /// When the connections are cut at the latest.
     drained_at: Option<Instant>,
     empty_sweeps: u8,
@@ -75,15 +89,19 @@ impl Departures {
             }
             let due = match fate(id) {
                 Fate::Cut => true,
-                Fate::Drain => *trail.drained_at.get_or_insert(now + DRAIN) <= now,
+                Fate::Drain(deadline) => {
+                    let at = deadline.since(*trail.left.get_or_insert(now));
+                    trail.drained_at = Some(at);
+                    at <= now
+                }
                 Fate::Keep => {
-                    trail.drained_at = None;
+                    (trail.left, trail.drained_at) = (None, None);
                     false
                 }
             };
             if due {
                 trail.exposed = false;
-                trail.drained_at = None;
+                (trail.left, trail.drained_at) = (None, None);
                 cuts.insert(id);
             }
         }
@@ -97,8 +115,16 @@ impl Departures {
         trails.any(|trail| trail.drained_at.is_some_and(|at| at <= now))
     }
 
-    /// Takes in what a sweep found.
-    pub fn swept(&mut self, open: &BTreeMap<TargetId, u64>) {
+    /// Takes in what a sweep found of the targets that are `installed`: also of
+    /// those that never were in a slot, whose ids become free all the same.
+    pub fn swept(
+        &mut self,
+        installed: impl Iterator<Item = TargetId>,
+        open: &BTreeMap<TargetId, u64>,
+    ) {
+        for id in installed {
+            self.trails.entry(id).or_default();
+        }
         for (id, trail) in &mut self.trails {
             trail.open = open.get(id).copied().unwrap_or(0);
             trail.empty_sweeps = match trail.open {
@@ -120,6 +146,12 @@ impl Departures {
         self.trails.remove(&id);
     }
 
+    /// The targets whose connections drain, and when those are cut.
+    pub fn draining(&self) -> impl Iterator<Item = (TargetId, Instant)> {
+        let trails = self.trails.iter();
+        trails.filter_map(|(&id, trail)| Some((id, trail.drained_at?)))
+    }
+
     /// Connections that held the id at the last sweep.
     #[must_use]
     pub fn open(&self, id: TargetId) -> u64 {
@@ -132,6 +164,8 @@ mod tests {
     use super::*;
 
     const A: TargetId = TargetId(1);
+    const TIME: Duration = Duration::from_secs(30);
+    const DRAIN: Fate = Fate::Drain(Deadline::After(TIME));
 
     fn ids(ids: &[TargetId]) -> BTreeSet<TargetId> {
         ids.iter().copied().collect()
@@ -164,26 +198,38 @@ mod tests {
     fn a_drained_target_is_cut_at_the_deadline_and_not_before() {
         let now = Instant::now();
         let mut departures = serving_a(now);
-        assert_eq!(departures.settle(now, &ids(&[]), |_| Fate::Drain), ids(&[]));
-        let before = now + DRAIN - Duration::from_nanos(1);
+        assert_eq!(departures.settle(now, &ids(&[]), |_| DRAIN), ids(&[]));
+        let before = now + TIME - Duration::from_nanos(1);
+        assert_eq!(departures.settle(before, &ids(&[]), |_| DRAIN), ids(&[]));
         assert_eq!(
-            departures.settle(before, &ids(&[]), |_| Fate::Drain),
-            ids(&[])
-        );
-        assert_eq!(
-            departures.settle(now + DRAIN, &ids(&[]), |_| Fate::Drain),
+            departures.settle(now + TIME, &ids(&[]), |_| DRAIN),
             ids(&[A])
         );
+    }
+
+    #[test]
+    fn a_deadline_that_is_moved_counts_from_the_same_moment() {
+        let now = Instant::now();
+        let mut departures = serving_a(now);
+        departures.settle(now, &ids(&[]), |_| DRAIN);
+        assert!(departures.draining().eq([(A, now + TIME)]));
+        let sooner = |_| Fate::Drain(Deadline::After(TIME / 3));
+        let then = now + TIME / 6;
+        assert_eq!(departures.settle(then, &ids(&[]), sooner), ids(&[]));
+        assert!(departures.draining().eq([(A, now + TIME / 3)]));
+        let at_once = |_| Fate::Drain(Deadline::After(Duration::ZERO));
+        assert_eq!(departures.settle(then, &ids(&[]), at_once), ids(&[A]));
+        assert_eq!(departures.draining().count(), 0);
     }
 
     #[test]
     fn a_drain_ends_when_the_target_serves_again() {
         let now = Instant::now();
         let mut departures = serving_a(now);
-        departures.settle(now, &ids(&[]), |_| Fate::Drain);
-        departures.settle(now + DRAIN / 2, &ids(&[A]), |_| Fate::Drain);
+        departures.settle(now, &ids(&[]), |_| DRAIN);
+        departures.settle(now + TIME / 2, &ids(&[A]), |_| DRAIN);
         assert_eq!(
-            departures.settle(now + DRAIN, &ids(&[]), |_| Fate::Drain),
+            departures.settle(now + TIME, &ids(&[]), |_| DRAIN),
             ids(&[])
         );
     }
@@ -211,11 +257,11 @@ mod tests {
         let now = Instant::now();
         let mut departures = serving_a(now);
         departures.settle(now, &ids(&[]), |_| Fate::Keep);
-        departures.swept(&BTreeMap::new());
-        departures.swept(&BTreeMap::from([(A, 1)]));
-        departures.swept(&BTreeMap::new());
+        departures.swept([A].into_iter(), &BTreeMap::new());
+        departures.swept([A].into_iter(), &BTreeMap::from([(A, 1)]));
+        departures.swept([A].into_iter(), &BTreeMap::new());
         assert!(!departures.is_over(A));
-        departures.swept(&BTreeMap::new());
+        departures.swept([A].into_iter(), &BTreeMap::new());
         assert!(departures.is_over(A));
     }
 }

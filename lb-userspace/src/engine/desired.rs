@@ -59,10 +59,12 @@ pub type NoRoom = (SocketAddr, Option<SocketAddr>);
 
 /// The tables that meet `demands`, and what found no room in them. Installed
 /// targets that no demand names stay, except those in `retired`; they accept
-/// nothing.
+/// nothing. A service that was there before, and has targets still, gets back the
+/// number that it has in `former`.
 #[must_use]
 pub fn tables(
     installed: &Installed,
+    former: &BTreeMap<SocketAddr, ServiceId>,
     demands: &[Demand],
     retired: &BTreeSet<TargetId>,
 ) -> (Installed, Vec<NoRoom>) {
@@ -82,7 +84,7 @@ pub fn tables(
     let reserved = reserved.map(|demand| room::reserved(demand.route, demand.half));
     let capacity = room::capacity(reserved);
     let mut space = Space::of(installed, capacity, |listen| halves.get(&listen).copied());
-    let mut ids = Ids::of(installed);
+    let mut ids = Ids::of(installed, former);
     let mut fills = Fills::default();
     let mut left_out = Vec::new();
     for demand in demands {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use lb_common::target::{Hop, TargetId};
 
 pub use crate::api::Role;
-use crate::config::{PoolName, ServerName};
+use crate::config::{Config, PoolName, ServerName};
 pub use crate::engine::advice::AgentReport;
 use crate::engine::health::Evidence;
 
@@ -65,6 +65,12 @@ pub enum Event {
         /// How many connections hold a target, half-open, finished and stale
         /// ones included. A target that is not named has none.
         open: BTreeMap<TargetId, u64>,
+    },
+    /// The configuration is another one from now on. The shell probes the
+    /// servers that it names, and follows the ways to them.
+    Configured {
+        /// All of it.
+        config: Box<Config>,
     },
     /// Time passed. Due every [`TICK`](crate::engine::TICK).
     Tick,

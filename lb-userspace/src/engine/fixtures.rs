@@ -75,6 +75,7 @@ pub fn service(name: &str, port: u16, route: Route) -> Service {
             OnChange::Keep
         },
         on_down: OnDown::Reset,
+        drain_timeout: Service::DRAIN_TIMEOUT,
         idle_timeout: Service::IDLE_TIMEOUT,
     }
 }

@@ -21,11 +21,13 @@ pub struct Ids {
 
 impl Ids {
     /// Those that are in use in the tables. A service's number is also that of
-    /// its targets and rules, which may outlive it.
+    /// its targets and rules, which may outlive it: where it is in `former`, it
+    /// is the service's that comes back there.
     #[must_use]
-    pub fn of(installed: &Installed) -> Self {
-        let services = installed.services.iter();
-        let services: BTreeMap<_, _> = services.map(|(&at, entry)| (at, entry.id)).collect();
+    pub fn of(installed: &Installed, former: &BTreeMap<SocketAddr, ServiceId>) -> Self {
+        let present = installed.services.iter().map(|(&at, entry)| (at, entry.id));
+        let mut services = former.clone();
+        services.extend(present);
         let targets = installed.targets.iter();
         let bearers = installed.targets.values().map(|target| target.service);
         let services_taken = services.values().copied().chain(bearers);

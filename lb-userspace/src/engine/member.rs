@@ -102,7 +102,8 @@ impl Member {
     pub fn usability(&self) -> Usability {
         match (self.phase, &self.advice.operating, self.advice.admin) {
             (Phase::Down { .. }, ..) | (_, Operating::Down(_), _) => Usability::Down,
-            (_, _, Admin::Drain | Admin::Maint) => Usability::Leaving,
+            (_, _, Admin::Maint) => Usability::Maint,
+            (_, _, Admin::Drain) => Usability::Leaving,
             (Phase::Unchecked, ..) => Usability::Unchecked,
             (Phase::Up { .. }, ..) if self.advice.percent == 0 => Usability::Resting,
             (Phase::Up { .. }, ..) => Usability::Up,
@@ -115,6 +116,7 @@ impl Member {
         match (self.advice.admin, self.usability()) {
             (Admin::Maint, _) => ServerState::Maint,
             (_, Usability::Down | Usability::Unchecked) => ServerState::Down,
+            (_, Usability::Maint) => ServerState::Maint,
             (_, Usability::Leaving | Usability::Resting) => ServerState::Drain,
             (_, Usability::Up) if self.circuit.is_tripped() => ServerState::Down,
             (_, Usability::Up) => ServerState::Up,

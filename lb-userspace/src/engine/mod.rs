@@ -14,9 +14,11 @@
 //! - `route`: which servers a service may use
 //! - `desired`: what the tables should hold (`maglev` and `sequence` fill the
 //!   big ones, `space` finds room for them)
-//! - `departures`: whose connections are cut, and when
+//! - `fate`: what becomes of the connections that are left behind; `departures`:
+//!   whose are cut, and when
 //! - `plan`: the steps from the tables that are `installed` to those
 //! - `action`: what the shell is to do
+//! - `reload`: another configuration while the agent runs
 //! - `agent`: ties them together; `status`: what it believes, for the API;
 //!   `why`: the same in sentences
 
@@ -27,6 +29,7 @@ mod circuit;
 mod departures;
 mod desired;
 pub mod event;
+mod fate;
 #[cfg(test)]
 mod fixtures;
 mod health;
@@ -36,6 +39,7 @@ mod maglev;
 mod member;
 pub mod plan;
 mod pool;
+mod reload;
 #[cfg(test)]
 mod reordering;
 mod roles;
@@ -52,7 +56,7 @@ mod why;
 
 use std::time::Duration;
 
-pub use action::{Action, Notice, Pace};
+pub use action::{Action, Held, Notice, Others, Pace};
 pub use advice::{Admin, AgentReport, Operating};
 pub use agent::Agent;
 pub use event::{

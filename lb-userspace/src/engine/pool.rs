@@ -5,13 +5,14 @@
 //! leader it grants, the problem it sees, which servers to ask again at once.
 //! It knows no services and no tables.
 
+mod membership;
 mod observed;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::config::{self, Breaker, Observe, PoolName, Server, ServerName};
+use crate::config::{self, Breaker, Observe, PoolName, RoleCheck, Server, ServerName};
 use crate::engine::action::{Action, Notice};
 use crate::engine::advice::Operating;
 use crate::engine::event::{CheckReport, Outcome, Role};
@@ -32,42 +33,58 @@ pub struct Pool {
     pub name: PoolName,
     /// In the order of the configuration.
     pub members: Vec<Member>,
-    thresholds: Thresholds,
-    has_roles: bool,
-    /// How long knowledge about a server lasts.
-    lifetime: Duration,
+    rules: Rules,
+    /// Whether every server was checked since the pool is there; those that
+    /// joined it later not counted.
+    opened: bool,
     fence: Fence,
     leader: Option<(usize, Option<u64>)>,
     problem: Option<String>,
-    /// The lag from which on a replica is not read from.
-    max_lag: Option<u64>,
+}
+
+/// How servers are judged.
+#[derive(Clone, Debug)]
+struct Rules {
+    thresholds: Thresholds,
+    /// How they are asked for their roles, if they have any.
+    role: Option<RoleCheck>,
+    /// How long knowledge about a server lasts.
+    lifetime: Duration,
     observe: Observe,
     breaker: Breaker,
     slow_start: Option<Duration>,
+}
+
+impl Rules {
+    fn of(pool: &config::Pool) -> Self {
+        let check = &pool.check;
+        Self {
+            thresholds: Thresholds {
+                rise: check.rise,
+                fall: check.fall,
+            },
+            role: pool.role.clone(),
+            lifetime: check.longest_interval() + check.timeout + GRACE,
+            observe: check.observe,
+            breaker: check.breaker,
+            slow_start: pool.slow_start,
+        }
+    }
 }
 
 impl Pool {
     /// The pool before its first report.
     #[must_use]
     pub fn new(pool: &config::Pool, now: Instant) -> Self {
-        let check = &pool.check;
-        let member = |server: &Server| Member::new(server, check, now);
+        let member = |server: &Server| Member::new(server, &pool.check, now);
         Self {
             name: pool.name.clone(),
             members: pool.servers.iter().map(member).collect(),
-            thresholds: Thresholds {
-                rise: check.rise,
-                fall: check.fall,
-            },
-            has_roles: pool.role.is_some(),
-            lifetime: check.longest_interval() + check.timeout + GRACE,
+            rules: Rules::of(pool),
+            opened: false,
             fence: Fence::default(),
             leader: None,
             problem: None,
-            max_lag: pool.role.as_ref().and_then(|role| role.max_lag),
-            observe: check.observe,
-            breaker: check.breaker,
-            slow_start: pool.slow_start,
         }
     }
 
@@ -96,25 +113,25 @@ impl Pool {
     /// Good checks in a row that make a DOWN server UP.
     #[must_use]
     pub const fn rise(&self) -> u32 {
-        self.thresholds.rise
+        self.rules.thresholds.rise
     }
 
     /// Failures in a row that make an UP server DOWN.
     #[must_use]
     pub const fn fall(&self) -> u32 {
-        self.thresholds.fall
+        self.rules.thresholds.fall
     }
 
     /// Failed connections of clients that open a server's circuit.
     #[must_use]
     pub const fn error_limit(&self) -> u32 {
-        self.breaker.error_limit
+        self.rules.breaker.error_limit
     }
 
     /// Why there is no leader, or what else is wrong.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        let none = || self.has_roles && self.leader.is_none();
+        let none = || self.has_roles() && self.leader.is_none();
         let why = || match self.is_opening() {
             true => "not every server has been checked yet",
             false => "no server claims to lead",
@@ -172,8 +189,8 @@ impl Pool {
     /// does not tell.
     #[must_use]
     pub fn is_lagging(&self, member: &Member) -> bool {
-        self.max_lag
-            .is_some_and(|max| member.lag.is_none_or(|lag| lag > max))
+        let max = self.rules.role.as_ref().and_then(|role| role.max_lag);
+        max.is_some_and(|max| member.lag.is_none_or(|lag| lag > max))
     }
 
     /// Lets knowledge expire: a server that no probe has reported on for too
@@ -185,7 +202,9 @@ impl Pool {
             let member = &mut self.members[index];
             member.warmth.pass(now);
             let silent = now.saturating_duration_since(member.fresh.max(resumed));
-            if silent <= self.lifetime || (member.phase == Phase::DOWN && !member.is_unheard()) {
+            if silent <= self.rules.lifetime
+                || (member.phase == Phase::DOWN && !member.is_unheard())
+            {
                 continue;
             }
             member.said = None;
@@ -205,10 +224,15 @@ impl Pool {
     /// Rules on the leadership after anything that may have changed it.
     /// `reporter` has just been checked, and need not be asked again.
     pub fn settle(&mut self, now: Instant, reporter: Option<usize>, actions: &mut Vec<Action>) {
-        if self.has_roles {
+        self.opened |= !self.members.iter().any(Member::is_unheard);
+        if self.has_roles() {
             self.rule(now, reporter, actions);
         }
         self.set_paces(actions);
+    }
+
+    fn has_roles(&self) -> bool {
+        self.rules.role.is_some()
     }
 
     fn rule(&mut self, now: Instant, reporter: Option<usize>, actions: &mut Vec<Action>) {
@@ -254,9 +278,9 @@ impl Pool {
         }
     }
 
-    /// Whether a server has not been checked yet since the agent started.
+    /// Whether a server has not been checked yet since the pool is there.
     fn is_opening(&self) -> bool {
-        self.members.iter().any(Member::is_unheard)
+        !self.opened && self.members.iter().any(Member::is_unheard)
     }
 
     /// The servers as far as the ruling is concerned.
@@ -264,7 +288,8 @@ impl Pool {
     /// An agent that has just started knows no term. To it, the claim of a
     /// leader that was deposed long ago looks as good as any, if that is the
     /// first one to answer. So until every server has had its say, nobody
-    /// becomes the leader; whom we took over may go on.
+    /// becomes the leader; whom we took over may go on. Who joins the pool later
+    /// is not waited for: by then, terms are known.
     fn candidates(&self) -> Vec<Candidate> {
         let opening = self.is_opening();
         let incumbent = self.leader.map(|(server, _)| server);
@@ -386,7 +411,7 @@ impl Pool {
         }
         let before = member.told.replace(state);
         member.since = now;
-        member.warmth = Warmth::after(before, state, now, self.slow_start);
+        member.warmth = Warmth::after(before, state, now, self.rules.slow_start);
         let (code, detail) = match (&member.check, &member.advice.operating) {
             (_, Operating::Down(why)) => ("", format!("its agent says {why}")),
             _ if member.circuit.is_tripped() => {
@@ -406,7 +431,7 @@ impl Pool {
 
     /// Has each server probed as often as makes sense now.
     fn set_paces(&mut self, actions: &mut Vec<Action>) {
-        let has_leader = !self.has_roles || self.leader.is_some();
+        let has_leader = !self.has_roles() || self.leader.is_some();
         for member in &mut self.members {
             let pace = member.pace_in(has_leader);
             if std::mem::replace(&mut member.pace, pace) != pace {

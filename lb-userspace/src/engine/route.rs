@@ -50,6 +50,8 @@ pub enum Usability {
     Unchecked,
     /// Nothing: it does not work.
     Down,
+    /// Nothing: it was taken out.
+    Maint,
     /// Nothing new: it is to be left.
     Leaving,
     /// Nothing new for the moment.

@@ -285,7 +285,10 @@ impl World {
         loop {
             let plans = actions.into_iter().filter_map(|action| match action {
                 Action::Apply(ops) => Some(ops),
-                Action::CheckNow { .. } | Action::Pace { .. } | Action::Notice(_) => None,
+                Action::CheckNow { .. }
+                | Action::Pace { .. }
+                | Action::Hold(_)
+                | Action::Notice(_) => None,
             });
             let plan: Vec<Op> = plans.flatten().collect();
             let lives_for = match self.crash_after {

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::api::{
-    CheckStatus, PoolStatus, Role, ServerStatus, ServiceStatus, Status, TargetStatus,
+    CheckStatus, DrainingStatus, PoolStatus, Role, ServerStatus, ServiceStatus, Status,
+    TargetStatus,
 };
 use crate::config::Service;
 use crate::engine::agent::{self, Agent};
@@ -33,7 +34,30 @@ impl Agent {
                 .values()
                 .map(|pool| self.pool(pool, now))
                 .collect(),
+            draining: self.draining(now),
         }
+    }
+
+    fn draining(&self, now: Instant) -> Vec<DrainingStatus> {
+        let draining = self.departures.draining().filter_map(|(id, at)| {
+            let target = self.installed.targets.get(&id)?;
+            let place = self.places.get(&target.service);
+            let (service, server) = match (self.owner(target), self.names(id)) {
+                (_, Some((service, server))) => (Some(service.clone()), Some(server.clone())),
+                (Some((service, _)), None) => (Some(service.name.clone()), None),
+                (None, None) => (place.map(|place| place.listen.to_string().into()), None),
+            };
+            Some(DrainingStatus {
+                id: id.0,
+                // An agent before us knew where the service was.
+                service: service.unwrap_or_else(|| "-".into()),
+                server: server.unwrap_or_else(|| target.server.to_string().into()),
+                address: target.server,
+                connections: self.departures.open(id),
+                reset_in_ms: milliseconds(at.saturating_duration_since(now)),
+            })
+        });
+        draining.collect()
     }
 
     fn service(&self, service: &Service) -> ServiceStatus {

@@ -126,6 +126,7 @@ fn verdict(agent: &Agent, service: &Service, standing: &Standing) -> String {
     let reason = match (standing.usability, service.route) {
         (Usability::Unchecked, _) => "not checked yet",
         (Usability::Down, _) => "DOWN",
+        (Usability::Maint, _) => "MAINT",
         (Usability::Leaving, _) => "its agent wants it left",
         (Usability::Resting, _) => "its agent gives it no weight",
         (Usability::Up, Route::Leader) if standing.role != Role::Leader => "not the leader",

@@ -19,6 +19,7 @@ use rtnetlink::packet_route::address::{
 use rtnetlink::{Handle, new_connection};
 use tracing::{info, warn};
 
+use crate::engine::{Held, Others};
 use crate::shell::load::Interface;
 use crate::shell::neighbours::mac_of;
 use crate::shell::wire::FrameSocket;
@@ -39,7 +40,9 @@ const fn host_prefix(vip: IpAddr) -> u8 {
 pub struct Announcement {
     handle: Handle,
     interface: Interface,
-    vips: BTreeSet<IpAddr>,
+    socket: FrameSocket,
+    /// Those that the network was told of.
+    told: BTreeSet<IpAddr>,
 }
 
 /// An address of the host.
@@ -88,71 +91,84 @@ pub async fn addresses(
 }
 
 impl Announcement {
-    /// Adds what is missing of `vips` to `interface`, removes what a dead agent
-    /// added beside them, and tells the network.
+    /// Nothing is announced yet.
     ///
     /// # Errors
-    /// Netlink is not to be had, or the kernel refused an address.
-    pub async fn begin(
-        interface: Interface,
-        vips: BTreeSet<IpAddr>,
-        socket: &FrameSocket,
-    ) -> io::Result<Self> {
+    /// Netlink or a packet socket is not to be had.
+    pub fn begin(interface: Interface) -> io::Result<Self> {
         let (connection, handle, _) = new_connection()?;
         tokio::spawn(connection);
-        let this = Self {
+        Ok(Self {
             handle,
             interface,
-            vips,
-        };
-        let present = addresses(&this.handle, None)
-            .await
-            .map_err(io::Error::other)?;
-        for &vip in &this.vips {
-            if present.iter().any(|held| held.address == vip) {
-                continue;
-            }
-            let addresses = this.handle.address();
-            let mut request = addresses.add(this.interface.index, vip, host_prefix(vip));
-            request
-                .message_mut()
-                .attributes
-                .push(AddressAttribute::Protocol(PROTOCOL));
-            if vip.is_ipv6() {
-                // Usable at once: an address that duplicate detection holds
-                // back for a second answers nobody.
-                let flags = AddressAttribute::Flags(AddressFlags::Nodad);
-                // Nobody's first choice to send from, or the host would: of
-                // two addresses it takes the one whose longer prefix matches.
-                // A server that holds the VIP would answer a probe from there
-                // to itself.
-                let mut lifetimes = CacheInfo::default();
-                lifetimes.ifa_preferred = 0;
-                lifetimes.ifa_valid = u32::MAX;
-                let attributes = &mut request.message_mut().attributes;
-                attributes.extend([flags, AddressAttribute::CacheInfo(lifetimes)]);
-            }
-            request.execute().await.map_err(io::Error::other)?;
-            info!(%vip, interface = this.interface.name, "added the VIP");
-        }
-        this.remove(|vip| !this.vips.contains(&vip)).await;
-        this.tell(socket).await;
-        Ok(this)
+            socket: FrameSocket::open()?,
+            told: BTreeSet::new(),
+        })
     }
 
-    /// Tells the network where the VIPs are: gratuitous ARP, as an
-    /// announcement (RFC 5227, 2.3), and unsolicited neighbour advertisements
-    /// (RFC 4861, 7.2.6).
-    async fn tell(&self, socket: &FrameSocket) {
+    /// Adds what is missing of the VIPs to the NIC and tells the network of those
+    /// that are new; then removes others that this agent, or a dead one before
+    /// it, added, if they are to go.
+    ///
+    /// # Errors
+    /// The kernel refused an address.
+    pub async fn hold(&mut self, vips: &Held) -> io::Result<()> {
+        let present = addresses(&self.handle, None);
+        let present = present.await.map_err(io::Error::other)?;
+        for &vip in &vips.wanted {
+            if !present.iter().any(|held| held.address == vip) {
+                self.add(vip).await.map_err(io::Error::other)?;
+            }
+        }
+        let new = vips.wanted.difference(&self.told).copied();
+        self.tell(new.collect()).await;
+        self.told.clone_from(&vips.wanted);
+        match vips.others {
+            Others::Go => self.remove_all_but(&vips.wanted).await,
+            Others::Stay => {}
+        }
+        Ok(())
+    }
+
+    async fn add(&self, vip: IpAddr) -> Result<(), rtnetlink::Error> {
+        let addresses = self.handle.address();
+        let mut request = addresses.add(self.interface.index, vip, host_prefix(vip));
+        request
+            .message_mut()
+            .attributes
+            .push(AddressAttribute::Protocol(PROTOCOL));
+        if vip.is_ipv6() {
+            // Usable at once: an address that duplicate detection holds
+            // back for a second answers nobody.
+            let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+            // Nobody's first choice to send from, or the host would: of
+            // two addresses it takes the one whose longer prefix matches.
+            // A server that holds the VIP would answer a probe from there
+            // to itself.
+            let mut lifetimes = CacheInfo::default();
+            lifetimes.ifa_preferred = 0;
+            lifetimes.ifa_valid = u32::MAX;
+            let attributes = &mut request.message_mut().attributes;
+            attributes.extend([flags, AddressAttribute::CacheInfo(lifetimes)]);
+        }
+        request.execute().await?;
+        info!(%vip, interface = self.interface.name, "added the VIP");
+        Ok(())
+    }
+
+    /// Tells the network where VIPs are: gratuitous ARP, as an announcement
+    /// (RFC 5227, 2.3), and unsolicited neighbour advertisements (RFC 4861,
+    /// 7.2.6).
+    async fn tell(&self, vips: Vec<IpAddr>) {
         let Ok(Some(mac)) = mac_of(&self.handle, self.interface.index).await else {
             return;
         };
-        for &vip in &self.vips {
+        for vip in vips {
             let frame = match vip {
                 IpAddr::V4(vip) => gratuitous_arp(mac, vip),
                 IpAddr::V6(vip) => advertisement(mac, vip),
             };
-            if let Err(error) = socket.send(self.interface.index, &frame) {
+            if let Err(error) = self.socket.send(self.interface.index, &frame) {
                 warn!(%vip, %error, "cannot announce the VIP");
             }
         }
@@ -160,11 +176,10 @@ impl Announcement {
 
     /// Removes the VIPs that this agent, or a dead one before it, added.
     pub async fn end(self) {
-        self.remove(|_| true).await;
+        self.remove_all_but(&BTreeSet::new()).await;
     }
 
-    /// Removes those of the addresses that an agent added that are `unwanted`.
-    async fn remove(&self, unwanted: impl Fn(IpAddr) -> bool) {
+    async fn remove_all_but(&self, wanted: &BTreeSet<IpAddr>) {
         let held = match addresses(&self.handle, Some(self.interface.index)).await {
             Ok(held) => held,
             Err(error) => {
@@ -173,7 +188,7 @@ impl Announcement {
             }
         };
         for held in held {
-            if !held.ours || !unwanted(held.address) {
+            if !held.ours || wanted.contains(&held.address) {
                 continue;
             }
             let vip = held.address;

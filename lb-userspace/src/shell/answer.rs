@@ -14,7 +14,7 @@ use crate::api::{
     FlowFilter, FlowOrder, FlowStatus, Flows, ServiceStats, Stats, Status, TableStats, TargetStats,
     VerdictStats,
 };
-use crate::config::{Config, ServerName, Service};
+use crate::config::{Config, ServerName, Service, ServiceName};
 use crate::engine::Agent;
 use crate::shell::admin::{Answer, Refusal};
 use crate::shell::counters::Counters;
@@ -50,6 +50,10 @@ impl Answers<'_> {
         {
             target.connections = self.open(TargetId(target.id));
         }
+        for target in &mut status.draining {
+            target.connections = self.open(TargetId(target.id));
+        }
+        status.draining.retain(|target| target.connections > 0);
         status
     }
 
@@ -154,10 +158,14 @@ impl Answers<'_> {
         tokio::spawn(async move {
             let listed = keeper.list(wanted).await;
             let flows = listed.map(|listed| {
-                let named = listed.connections.iter().filter_map(|connection| {
-                    let service = services.iter().find(|s| s.listen == connection.vip)?;
+                let named = listed.connections.iter().map(|connection| {
+                    let service = services.iter().find(|s| s.listen == connection.vip);
                     let server = servers.iter().find(|s| s.address == connection.server);
-                    Some(describe(connection, service, server.map(|s| &s.name)))
+                    describe(
+                        connection,
+                        service.map(|s| &s.name),
+                        server.map(|s| &s.name),
+                    )
                 });
                 let flows: Vec<_> = named.collect();
                 Flows {
@@ -223,10 +231,16 @@ fn refuses(reason: Reason) -> bool {
     }
 }
 
-fn describe(connection: &Connection, service: &Service, server: Option<&ServerName>) -> FlowStatus {
+fn describe(
+    connection: &Connection,
+    service: Option<&ServiceName>,
+    server: Option<&ServerName>,
+) -> FlowStatus {
     let address: SocketAddr = connection.server;
     FlowStatus {
-        service: service.name.clone(),
+        service: service
+            .cloned()
+            .unwrap_or_else(|| ServiceName::from(connection.vip.to_string())),
         client: connection.client,
         vip: connection.vip,
         snat: connection.snat,

@@ -1,6 +1,7 @@
 //! All IO of the agent. Decides nothing: what to do comes from `engine`.
 //!
-//! `run` is the loop that ties the rest together. Towards the kernel program:
+//! `run` is the loop that ties the rest together, and `reload` what it does about
+//! another configuration. Towards the kernel program:
 //! `load` (its life), `tables` (plans), `slots`, `flows` (connections), `counters`,
 //! `events`. Towards the network: `probe`, `neighbours`, `announce`, `wire`.
 //! Towards the operator: `admin`, and `answer` to its queries.
@@ -15,6 +16,7 @@ pub mod flows;
 pub mod load;
 pub mod neighbours;
 pub mod probe;
+pub mod reload;
 pub mod run;
 pub mod slots;
 pub mod tables;

@@ -22,9 +22,10 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMetric, 
 use rtnetlink::{
     Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
+use crate::config::Config;
 use crate::engine::{Event, NextHop};
 use crate::shell::load::Interface;
 
@@ -43,15 +44,39 @@ const BURST: Duration = Duration::from_millis(5);
 /// What a way carries where the kernel says nothing: Ethernet's.
 const MTU: u32 = 1500;
 
+/// What is followed; it may change.
+#[derive(Clone, Debug, Default)]
+pub struct Followed {
+    /// Where the servers are.
+    pub servers: BTreeSet<IpAddr>,
+    /// The VIPs, which are nobody's source address.
+    pub vips: BTreeSet<IpAddr>,
+}
+
+impl Followed {
+    /// What `config` names.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let servers = config.pools.values().flat_map(|pool| &pool.servers);
+        let services = config.services.values();
+        Self {
+            servers: servers.map(|server| server.address.ip()).collect(),
+            vips: services.map(|service| service.listen.ip()).collect(),
+        }
+    }
+}
+
 /// Follows the ways to servers.
 #[derive(Debug)]
 pub struct Neighbours {
     handle: Handle,
     interfaces: Vec<Interface>,
-    vips: BTreeSet<IpAddr>,
+    followed: Followed,
     /// What servers see, as configured.
     snats: Vec<IpAddr>,
     known: BTreeMap<IpAddr, Option<NextHop>>,
+    /// Of which of them the engine was told since what is followed changed.
+    told: BTreeSet<IpAddr>,
     complained: BTreeMap<IpAddr, String>,
 }
 
@@ -104,17 +129,16 @@ enum Way {
 }
 
 impl Neighbours {
-    /// Follows the ways from `interfaces` to `servers` and tells `events` of
-    /// every change, until the receiver is gone. `snats` are the addresses that
-    /// the servers see; none of a family: the one that the host itself would
-    /// use.
+    /// Follows the ways from `interfaces` to the servers that are `followed`, and
+    /// tells `events` of every change, until the receiver is gone; of all of them
+    /// where what is followed changes. `snats` are the addresses that the servers
+    /// see; none of a family: the one that the host itself would use.
     ///
     /// # Errors
     /// Netlink is not to be had.
     pub fn spawn(
         interfaces: Vec<Interface>,
-        servers: BTreeSet<IpAddr>,
-        vips: BTreeSet<IpAddr>,
+        mut followed: watch::Receiver<Followed>,
         snats: Vec<IpAddr>,
         events: mpsc::Sender<Event>,
     ) -> io::Result<()> {
@@ -122,31 +146,42 @@ impl Neighbours {
         let mut this = Self {
             handle: connect()?,
             interfaces,
-            vips,
+            followed: followed.borrow_and_update().clone(),
             snats,
             known: BTreeMap::new(),
+            told: BTreeSet::new(),
             complained: BTreeMap::new(),
         };
         tokio::spawn(async move {
             this.check_snats().await;
             while !events.is_closed() {
-                let wait = this.refresh(&servers, &events).await;
-                // Timed out, or something has changed: both mean to look.
-                let _ = tokio::time::timeout(wait, changes.next()).await;
+                let wait = this.refresh(&events).await;
+                // Whichever it is, it means to look.
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = changes.next() => {}
+                    Ok(()) = followed.changed() => {
+                        this.follow(followed.borrow_and_update().clone());
+                    }
+                }
             }
         });
         Ok(())
     }
 
+    fn follow(&mut self, followed: Followed) {
+        let Followed { servers, .. } = &followed;
+        self.known.retain(|server, _| servers.contains(server));
+        self.complained.retain(|server, _| servers.contains(server));
+        self.told.clear();
+        self.followed = followed;
+    }
+
     /// Looks at all ways and tells of those that changed. Gives the time until
     /// the next look.
-    async fn refresh(
-        &mut self,
-        servers: &BTreeSet<IpAddr>,
-        events: &mpsc::Sender<Event>,
-    ) -> Duration {
+    async fn refresh(&mut self, events: &mpsc::Sender<Event>) -> Duration {
         let mut wait = REFRESH_INTERVAL;
-        for &server in servers {
+        for server in self.followed.servers.clone() {
             let before = self.known.get(&server).copied();
             let route = match self.look_in_time(server).await {
                 Ok(Way::Known(hop)) => {
@@ -170,10 +205,11 @@ impl Neighbours {
                     before.flatten()
                 }
             };
-            if before == Some(route) {
+            if before == Some(route) && self.told.contains(&server) {
                 continue;
             }
             self.known.insert(server, route);
+            self.told.insert(server);
             let told = events.send(Event::Resolved { server, route }).await;
             if told.is_err() {
                 break;
@@ -332,15 +368,16 @@ impl Neighbours {
         if let Some(configured) = self.snats.iter().copied().find(|address| fits(address)) {
             return Ok(Some(configured));
         }
-        let chosen = route.source.filter(|source| !self.vips.contains(source));
+        let chosen = route
+            .source
+            .filter(|source| !self.followed.vips.contains(source));
         if chosen.is_some() {
             return Ok(chosen);
         }
         let addresses = super::announce::addresses(&self.handle, Some(interface.index)).await?;
-        Ok(addresses
-            .into_iter()
-            .map(|a| a.address)
-            .find(|address| fits(address) && routable(*address) && !self.vips.contains(address)))
+        Ok(addresses.into_iter().map(|a| a.address).find(|address| {
+            fits(address) && routable(*address) && !self.followed.vips.contains(address)
+        }))
     }
 
     /// The Ethernet address of a neighbour. Where the kernel does not know it

@@ -7,29 +7,28 @@
 //! that was added by then stays for the next agent. What a killed agent leaves
 //! (pins, the VIPs) serves on, and the next agent adopts it.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use lb_common::target::TargetId;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
-use crate::config::{Config, Vips};
+use crate::config::{Config, LoadError};
 use crate::engine::{Action, Agent, Event, Op, TICK};
-use crate::shell::admin::{self, BindError, Query, Socket};
+use crate::shell::admin::{self, BindError, Query, Refusal, Socket};
 use crate::shell::announce::Announcement;
 use crate::shell::answer::Answers;
 use crate::shell::counters::Counters;
 use crate::shell::events;
 use crate::shell::flows::{FlowTable, Keeper, Rests, Sweep};
 use crate::shell::load::{Datapath, OpenError};
-use crate::shell::neighbours::{Neighbours, virtual_links};
+use crate::shell::neighbours::{Followed, Neighbours, virtual_links};
 use crate::shell::probe::Probes;
+use crate::shell::reload::ReloadError;
 use crate::shell::tables::{Sources, TableError, Tables};
 use crate::shell::wire::FrameSocket;
 
@@ -40,8 +39,24 @@ pub struct RunOptions {
     pub bpffs: PathBuf,
     /// Where the admin socket is.
     pub run_dir: PathBuf,
-    /// The file that the configuration came from.
+    /// The file that the configuration comes from.
     pub config_path: PathBuf,
+    /// The NICs to attach to, instead of the file's. Empty: the file's.
+    pub interfaces: Vec<String>,
+}
+
+impl RunOptions {
+    /// What the file says, and the command line in its place.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not valid.
+    pub fn load(&self) -> Result<Config, LoadError> {
+        let mut config = Config::load(&self.config_path)?;
+        if !self.interfaces.is_empty() {
+            config.interfaces.clone_from(&self.interfaces);
+        }
+        Ok(config)
+    }
 }
 
 /// Why the agent stopped.
@@ -83,6 +98,7 @@ const EVENTS_MAX: usize = 1024;
 /// What kept it from running.
 pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(io("follow SIGTERM"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(io("follow SIGHUP"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("follow SIGINT"))?;
     let socket = Socket::bind(&options.run_dir.join(admin::SOCKET_NAME))?;
     let virtual_links = virtual_links(&config.interfaces).await;
@@ -92,7 +108,7 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
     let (events, happened) = mpsc::channel(EVENTS_MAX);
 
     let abandon = datapath.abandonment();
-    let mut balancer = match Balancer::start(config, datapath, events).await {
+    let mut balancer = match Balancer::start(config, options, datapath, events).await {
         Ok(balancer) => balancer,
         Err(cause) => {
             abandon.carry_out();
@@ -100,7 +116,7 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
         }
     };
     let outcome = tokio::select! {
-        outcome = balancer.serve(happened, asked) => outcome,
+        outcome = balancer.serve(happened, asked, hangup) => outcome,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
@@ -115,12 +131,14 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
 }
 
 /// Everything that runs while the agent does.
-struct Balancer {
-    config: Config,
-    agent: Agent,
-    tables: Tables,
-    keeper: Arc<Keeper>,
-    probes: Probes,
+pub(super) struct Balancer {
+    pub(super) config: Config,
+    pub(super) options: RunOptions,
+    pub(super) agent: Agent,
+    pub(super) tables: Tables,
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) probes: Probes,
+    pub(super) followed: watch::Sender<Followed>,
     counters: Counters,
     sweep: Arc<Mutex<Sweep>>,
     announcement: Announcement,
@@ -130,6 +148,7 @@ struct Balancer {
 impl Balancer {
     async fn start(
         config: Config,
+        options: RunOptions,
         mut datapath: Datapath,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, RunError> {
@@ -150,20 +169,18 @@ impl Balancer {
         tables.refresh(&installed)?;
         let (agent, first) = Agent::new(config.clone(), installed, Instant::now());
         let frames = FrameSocket::open().map_err(io("open a packet socket"))?;
-        let vips: BTreeSet<IpAddr> = config.services.values().map(|s| s.listen.ip()).collect();
-        let servers = config.pools.values().flat_map(|pool| &pool.servers);
-        let servers = servers.map(|server| server.address.ip()).collect();
-        let held = match config.vips {
-            Vips::Managed => vips.clone(),
-            Vips::External => BTreeSet::new(),
-        };
-        let announcement = Announcement::begin(interface.clone(), held, &frames)
-            .await
-            .map_err(io("add the VIPs to the interface"))?;
+        let announcement = Announcement::begin(interface.clone());
+        let mut announcement = announcement.map_err(io("announce the VIPs"))?;
+        for action in &first {
+            if let Action::Hold(vips) = action {
+                let held = announcement.hold(vips).await;
+                held.map_err(io("add the VIPs to the interface"))?;
+            }
+        }
+        let (followed, follow) = watch::channel(Followed::of(&config));
         Neighbours::spawn(
             datapath.interfaces.clone(),
-            servers,
-            vips,
+            follow,
             config.snat.addresses.clone(),
             events.clone(),
         )
@@ -190,9 +207,11 @@ impl Balancer {
             sweep,
             announcement,
             datapath,
+            followed,
+            options,
             config,
         };
-        balancer.carry_out(first)?;
+        balancer.carry_out(first).await?;
         Ok(balancer)
     }
 
@@ -201,13 +220,19 @@ impl Balancer {
         &mut self,
         mut happened: mpsc::Receiver<Event>,
         mut asked: mpsc::Receiver<Query>,
+        mut hangup: Signal,
     ) -> Result<(), RunError> {
         let mut tick = tokio::time::interval(TICK);
         loop {
             let event = tokio::select! {
                 Some(event) = happened.recv() => event,
                 Some(query) = asked.recv() => {
-                    self.answer(query);
+                    self.answer(query, &mut happened).await?;
+                    continue;
+                }
+                Some(()) = hangup.recv() => {
+                    // What is wrong with the file is in the log.
+                    let _ = self.reload(&mut happened).await?;
                     continue;
                 }
                 _ = tick.tick() => {
@@ -222,16 +247,21 @@ impl Balancer {
             let more = std::iter::from_fn(|| happened.try_recv().ok());
             let events: Vec<Event> = std::iter::once(event).chain(more).collect();
             let actions = self.agent.handle_all(Instant::now(), events);
-            self.carry_out(actions)?;
+            self.carry_out(actions).await?;
         }
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), RunError> {
+    pub(super) async fn carry_out(&mut self, actions: Vec<Action>) -> Result<(), RunError> {
         for action in actions {
             match action {
                 Action::Apply(plan) => self.apply(&plan)?,
                 Action::CheckNow { pool, server } => self.probes.check_now(&pool, &server),
                 Action::Pace { pool, server, pace } => self.probes.set_pace(&pool, &server, pace),
+                Action::Hold(vips) => {
+                    if let Err(error) = self.announcement.hold(&vips).await {
+                        error!(%error, "cannot add a VIP to the interface");
+                    }
+                }
                 Action::Notice(notice) if notice.is_bad() => warn!("{notice}"),
                 Action::Notice(notice) => info!("{notice}"),
             }
@@ -260,7 +290,11 @@ impl Balancer {
         Ok(())
     }
 
-    fn answer(&self, query: Query) {
+    async fn answer(
+        &mut self,
+        query: Query,
+        happened: &mut mpsc::Receiver<Event>,
+    ) -> Result<(), RunError> {
         let sweep = self
             .sweep
             .lock()
@@ -278,7 +312,13 @@ impl Balancer {
             Query::Status(reply) => drop(reply.send(Ok(answers.status()))),
             Query::Stats(reply) => drop(reply.send(answers.stats())),
             Query::Flows { filter, answer } => answers.flows(&self.keeper, filter, answer),
+            Query::Reload(reply) => {
+                let reloaded = self.reload(happened).await?;
+                let refused = |error: ReloadError| Refusal::Invalid(error.to_string());
+                drop(reply.send(reloaded.map_err(refused)));
+            }
         }
+        Ok(())
     }
 
     /// Leaves the host as it was found.
@@ -295,7 +335,7 @@ impl Balancer {
 }
 
 /// How long connections are remembered.
-fn rests(config: &Config, agent: &Agent) -> Rests {
+pub(super) fn rests(config: &Config, agent: &Agent) -> Rests {
     let installed = &agent.installed().services;
     let idle = config.services.values().filter_map(|service| {
         let entry = installed.get(&service.listen)?;

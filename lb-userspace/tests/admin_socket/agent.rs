@@ -8,9 +8,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use lb_userspace::api::{
-    CheckStatus, FlowFilter, FlowStatus, Flows, PoolStatus, Role, ServerState, ServerStatus,
-    ServiceState, ServiceStats, ServiceStatus, Stats, Status, TableStats, TargetStats,
-    TargetStatus, VerdictStats,
+    CheckStatus, FlowFilter, FlowStatus, Flows, PoolStatus, Reloaded, Role, ServerState,
+    ServerStatus, ServiceState, ServiceStats, ServiceStatus, Stats, Status, TableStats,
+    TargetStats, TargetStatus, VerdictStats,
 };
 use lb_userspace::config::{Algorithm, Hook, Mode, Route};
 use lb_userspace::shell::admin::{self, Query, Refusal, Socket};
@@ -97,8 +97,16 @@ pub fn answer(query: Query) {
         Query::Status(answer) => drop(answer.send(Ok(status()))),
         Query::Stats(answer) => drop(answer.send(Ok(stats()))),
         Query::Flows { filter, answer } => drop(answer.send(flows(&filter))),
+        Query::Reload(answer) => drop(answer.send(Ok(RELOADED))),
     }
 }
+
+/// What `lb reload` is given.
+pub const RELOADED: Reloaded = Reloaded {
+    services: 2,
+    pools: 1,
+    servers: 3,
+};
 
 fn socket_address(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -150,6 +158,7 @@ pub fn status() -> Status {
                 server(3, ServerState::Down, Role::Unknown, None),
             ],
         }],
+        draining: vec![],
     }
 }
 

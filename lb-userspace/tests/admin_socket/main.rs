@@ -6,8 +6,8 @@ mod agent;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
-use agent::{Agent, answer, flows, lb, stats, status};
-use lb_userspace::api::{FlowFilter, Flows, ServerStatus, Stats, Status};
+use agent::{Agent, RELOADED, answer, flows, lb, stats, status};
+use lb_userspace::api::{FlowFilter, Flows, Reloaded, ServerStatus, Stats, Status};
 use lb_userspace::shell::admin::{Query, Refusal};
 
 const STATUS: &str = "\
@@ -338,19 +338,47 @@ fn an_unknown_path_is_answered_with_the_known_ones() {
     assert_eq!(status, "HTTP/1.1 404 Not Found");
     assert_eq!(
         body,
-        r#"{"error":"no such path: /v2/status; known: /v1/status, /v1/stats, /v1/flows"}"#
+        r#"{"error":"no such path: /v2/status; known: /v1/status, /v1/stats, /v1/flows, /v1/reload"}"#
     );
 }
 
 #[test]
-fn only_get_is_allowed() {
+fn nothing_changes_by_get_and_nothing_is_read_by_post() {
     let agent = Agent::start(answer);
-    let (status, body) = agent.raw("DELETE /v1/flows");
-    assert_eq!(status, "HTTP/1.1 405 Method Not Allowed");
-    assert_eq!(
-        body,
-        r#"{"error":"DELETE is not allowed: the API only reads; use GET"}"#
-    );
+    for (request, error) in [
+        (
+            "POST /v1/flows",
+            "POST /v1/flows is not allowed: it only reads; use GET",
+        ),
+        (
+            "GET /v1/reload",
+            "GET /v1/reload is not allowed: it changes something; use POST",
+        ),
+    ] {
+        let (status, body) = agent.raw(request);
+        assert_eq!(status, "HTTP/1.1 405 Method Not Allowed");
+        assert_eq!(body, format!(r#"{{"error":"{error}"}}"#));
+    }
+}
+
+#[test]
+fn a_reload_says_what_there_is_now_or_what_is_wrong() {
+    let agent = Agent::start(answer);
+    let expected = "reloaded: 2 services, 1 pool, 3 servers\n";
+    assert_prints(&agent.lb(&["reload"]), expected);
+    let json = agent.lb(&["reload", "--json"]);
+    let reloaded: Reloaded = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(reloaded, RELOADED);
+    let agent = Agent::start(|query| {
+        let Query::Reload(reply) = query else {
+            panic!("no reload");
+        };
+        let problems = "lb.toml:1:1: one\nlb.toml:2:2: another";
+        let _ = reply.send(Err(Refusal::Invalid(problems.into())));
+    });
+    // As `lb check` has it.
+    let problems = "lb.toml:1:1: one\nlb.toml:2:2: another";
+    assert_fails(&agent.lb(&["reload"]), 1, problems);
 }
 
 #[test]

@@ -34,6 +34,10 @@ pub fn spec_for(hook: Hook) -> Spec {
 }
 
 impl Site {
+    /// How the servers are checked. Nodes whose threads wait for a core are not
+    /// to be taken for DOWN.
+    pub const CHECK: &str = r#"interval = "250ms", timeout = "250ms", rise = 1, fall = 10"#;
+
     /// With native XDP, and the configuration changed.
     pub fn start(change: impl FnOnce(&mut Configuration)) -> Self {
         Self::with(&spec_for(Hook::Native), Hook::Native, change)
@@ -80,9 +84,7 @@ impl Site {
         }
         let mut configuration = Configuration::in_family(&lab, family);
         configuration.hook = hook;
-        // Nodes whose threads wait for a core are not to be taken for DOWN.
-        configuration.check =
-            r#"interval = "250ms", timeout = "250ms", rise = 1, fall = 10"#.to_owned();
+        configuration.check = Self::CHECK.to_owned();
         change(&mut configuration);
         let mut site = Self {
             balancer: Balancer::start(&lab, &configuration).unwrap(),

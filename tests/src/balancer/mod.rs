@@ -177,6 +177,28 @@ impl Balancer {
         self.ask("flows")
     }
 
+    /// `lb reload`: what it prints, or what is wrong.
+    pub fn reload(&self) -> Result<String> {
+        self.lb(&["reload"])
+    }
+
+    /// What a command prints; its standard error where it fails.
+    pub fn lb(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(binaries::find("lb")?);
+        command.args(arguments).arg("--socket").arg(self.socket());
+        let output = command.output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Writes another configuration; nobody reads it yet.
+    pub fn write(&self, configuration: &Configuration) -> Result<()> {
+        fs::write(&self.configuration, configuration.to_toml())?;
+        Ok(())
+    }
+
     /// What a verb of the command line prints with `--json`.
     pub fn ask<T: DeserializeOwned>(&self, verb: &str) -> Result<T> {
         ask(&self.socket(), verb)

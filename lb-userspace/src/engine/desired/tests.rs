@@ -49,7 +49,7 @@ fn weighted(port: u16, weights: &[u32]) -> Demand {
 }
 
 fn next(installed: &Installed, demands: &[Demand]) -> Installed {
-    let (desired, left_out) = tables(installed, demands, &BTreeSet::new());
+    let (desired, left_out) = tables(installed, &BTreeMap::new(), demands, &BTreeSet::new());
     assert_eq!(left_out, []);
     desired
 }
@@ -168,7 +168,12 @@ fn an_id_in_use_is_not_given_to_another_server_and_a_retired_one_is() {
     let kept = next(&old, &new);
     assert_eq!(kept.targets[&TargetId(1)].server, server(1));
     assert_eq!(kept.targets[&TargetId(2)].server, server(2));
-    let (cleared, _) = tables(&kept, &new, &BTreeSet::from([TargetId(1)]));
+    let (cleared, _) = tables(
+        &kept,
+        &BTreeMap::new(),
+        &new,
+        &BTreeSet::from([TargetId(1)]),
+    );
     assert!(!cleared.targets.contains_key(&TargetId(1)));
     let reused = next(&cleared, &[demand(1, Route::Any, &[2, 3], &[2])]);
     assert_eq!(reused.targets[&TargetId(1)].server, server(3));
@@ -182,7 +187,7 @@ fn a_service_number_is_not_reused_while_a_target_bears_it() {
     assert_eq!(gone.services.len(), 0);
     let new = next(&gone, &[one(2)]);
     assert_eq!(new.services[&vip(2)].id, ServiceId(1));
-    let (cleared, _) = tables(&gone, &[], &BTreeSet::from([TargetId(1)]));
+    let (cleared, _) = tables(&gone, &BTreeMap::new(), &[], &BTreeSet::from([TargetId(1)]));
     let new = next(&cleared, &[one(2)]);
     assert_eq!(new.services[&vip(2)].id, ServiceId(0));
 }
@@ -193,7 +198,12 @@ fn servers_beyond_the_last_id_are_left_out_and_named() {
     let demands: Vec<Demand> = (1..=129)
         .map(|port| demand(port, Route::Leader, &numbers, &[]))
         .collect();
-    let (tables, left_out) = tables(&Installed::default(), &demands, &BTreeSet::new());
+    let (tables, left_out) = tables(
+        &Installed::default(),
+        &BTreeMap::new(),
+        &demands,
+        &BTreeSet::new(),
+    );
     assert_eq!(tables.targets.len() as u32, TargetId::CAPACITY - 1);
     assert_eq!(left_out.len() as u32, 129 * 255 - (TargetId::CAPACITY - 1));
     assert!(

@@ -41,7 +41,7 @@ impl Pool {
         if unsettled {
             hint.push(index);
         }
-        let (thresholds, breaker) = (self.thresholds, self.breaker);
+        let (thresholds, breaker) = (self.rules.thresholds, self.rules.breaker);
         let member = &mut self.members[index];
         if !late {
             member.said = report.role.clone();
@@ -123,14 +123,14 @@ impl Pool {
         let mut members = self.members.iter();
         let index = members.position(|member| member.server.address == address);
         let Some(index) = index else { return actions };
-        match (self.observe, failure) {
+        match (self.rules.observe, failure) {
             // Any client can send a SYN twice: that alone is worth nothing.
             (Observe::None, BackendFailure::Unanswered) => return actions,
             (Observe::None, BackendFailure::Refused) => {}
             (Observe::Layer4, BackendFailure::Refused | BackendFailure::Unanswered) => {
                 let member = &mut self.members[index];
                 let circuit = std::mem::take(&mut member.circuit);
-                member.circuit = circuit.failed(now, &self.breaker);
+                member.circuit = circuit.failed(now, &self.rules.breaker);
                 self.tell(now, index, &mut actions);
             }
         }

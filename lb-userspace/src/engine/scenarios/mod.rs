@@ -3,6 +3,7 @@
 
 mod health;
 mod leadership;
+mod reloads;
 mod restarts;
 mod services;
 mod shares;
@@ -13,15 +14,15 @@ use std::time::{Duration, Instant};
 
 use lb_common::target::TargetId;
 
-use super::departures::DRAIN;
 use super::fixtures::*;
 use super::{Action, Agent, Event, Installed, Notice, Op, Pace, TICK};
 use crate::api::{ServerState, ServiceState};
-use crate::config::{Algorithm, Config, OnChange, Route};
+use crate::config::{Algorithm, Config, OnChange, Route, Service};
 use Says::{Follows, Leads, Neither, Nothing, Refuses};
 
 const WRITE: u16 = 8080;
 const READ: u16 = 8081;
+const DRAIN: Duration = Service::DRAIN_TIMEOUT;
 
 /// An agent, and the time that it is told.
 struct Stage {
@@ -107,7 +108,7 @@ impl Stage {
 fn ops(actions: &[Action]) -> Vec<Op> {
     let plans = actions.iter().filter_map(|action| match action {
         Action::Apply(ops) => Some(ops.clone()),
-        Action::CheckNow { .. } | Action::Pace { .. } | Action::Notice(_) => None,
+        Action::CheckNow { .. } | Action::Pace { .. } | Action::Hold(_) | Action::Notice(_) => None,
     });
     plans.flatten().collect()
 }
@@ -123,7 +124,7 @@ fn cuts(actions: &[Action]) -> Vec<TargetId> {
 fn asked(actions: &[Action]) -> Vec<String> {
     let asked = actions.iter().filter_map(|action| match action {
         Action::CheckNow { server, .. } => Some(server.to_string()),
-        Action::Apply(_) | Action::Pace { .. } | Action::Notice(_) => None,
+        Action::Apply(_) | Action::Pace { .. } | Action::Hold(_) | Action::Notice(_) => None,
     });
     asked.collect()
 }

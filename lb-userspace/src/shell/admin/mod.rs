@@ -1,4 +1,4 @@
-//! The admin API: HTTP and JSON on a unix socket, read-only.
+//! The admin API: HTTP and JSON on a unix socket. GET reads, POST changes.
 //!
 //! Owns the socket and the protocol. It knows nothing of the agent's state:
 //! each request becomes a [`Query`] for the agent's loop, which answers
@@ -31,6 +31,8 @@ pub enum Query {
         /// Where the answer goes.
         answer: Answer<api::Flows>,
     },
+    /// Read the configuration again, and go on as it says.
+    Reload(Answer<api::Reloaded>),
 }
 
 /// Where the agent's loop sends an answer.
@@ -42,6 +44,9 @@ pub enum Refusal {
     /// The query names something that is not there (status 404).
     #[error("{0}")]
     Unknown(String),
+    /// What the query asks for breaks rules (status 422); a line for each.
+    #[error("{0}")]
+    Invalid(String),
     /// The tables could not be read (status 500).
     #[error("{0}")]
     Failed(String),

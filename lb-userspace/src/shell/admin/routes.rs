@@ -6,14 +6,14 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{self, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{Answer, Query, Refusal};
-use crate::api::{Failure, FlowFilter, Flows, Stats, Status, path};
+use crate::api::{Failure, FlowFilter, Flows, Reloaded, Stats, Status, path};
 
 /// A loop that takes longer than this is stuck, and the operator should know.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
@@ -24,8 +24,9 @@ pub(super) fn router(queries: mpsc::Sender<Query>) -> Router {
         .route(path::STATUS, get(status))
         .route(path::STATS, get(stats))
         .route(path::FLOWS, get(flows))
+        .route(path::RELOAD, post(reload))
         .fallback(no_such_path)
-        .method_not_allowed_fallback(only_get)
+        .method_not_allowed_fallback(other_method)
         .with_state(queries)
 }
 
@@ -48,17 +49,25 @@ async fn flows(
     ask(&queries, |answer| Query::Flows { filter, answer }).await
 }
 
+async fn reload(State(queries): State<mpsc::Sender<Query>>) -> Result<Json<Reloaded>, Failed> {
+    ask(&queries, Query::Reload).await
+}
+
 async fn no_such_path(uri: Uri) -> Failed {
     let reason = format!(
         "no such path: {}; known: {}",
         uri.path(),
-        path::ALL.join(", ")
+        [&path::READ[..], &path::CHANGE].concat().join(", ")
     );
     Failed(StatusCode::NOT_FOUND, reason)
 }
 
-async fn only_get(method: Method) -> Failed {
-    let reason = format!("{method} is not allowed: the API only reads; use GET");
+async fn other_method(method: Method, uri: Uri) -> Failed {
+    let known = match path::READ.contains(&uri.path()) {
+        true => "it only reads; use GET",
+        false => "it changes something; use POST",
+    };
+    let reason = format!("{method} {} is not allowed: {known}", uri.path());
     Failed(StatusCode::METHOD_NOT_ALLOWED, reason)
 }
 
@@ -93,6 +102,7 @@ impl From<Refusal> for Failed {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Unknown(reason) => Self(StatusCode::NOT_FOUND, reason),
+            Refusal::Invalid(reason) => Self(StatusCode::UNPROCESSABLE_ENTITY, reason),
             Refusal::Failed(reason) => Self(StatusCode::INTERNAL_SERVER_ERROR, reason),
         }
     }

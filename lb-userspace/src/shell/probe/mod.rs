@@ -9,6 +9,9 @@
 //! engine says so; at once, when it says that. At the start, the checks of all
 //! servers are spread over their intervals.
 //!
+//! Where the configuration changes, the probes of a server that is asked the same
+//! as before go on.
+//!
 //! Beside the checks, each in a task of its own, where the configuration has
 //! them: a question to the agent beside the server (`agent`), and a page
 //! without end on which the server tells of changes by itself (`watch`).
@@ -25,12 +28,13 @@ mod tests;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio::task::JoinSet;
 
-use crate::config::{Config, Pool, PoolName, Server, ServerName};
+use crate::config::{self, Config, Pool, PoolName, RoleCheck, Server, ServerName};
 use crate::engine::{Event, Pace};
 use agent::AgentCheck;
 use check::Check;
@@ -44,15 +48,40 @@ type Name = (PoolName, ServerName);
 /// The probes of all servers. They end when this is dropped.
 #[derive(Debug)]
 pub struct Probes {
-    controls: BTreeMap<Name, Control>,
-    _tasks: JoinSet<()>,
+    running: BTreeMap<Name, Running>,
+    ports: Ports,
+    events: mpsc::Sender<Event>,
 }
 
-/// How one server's checks are controlled.
+/// How one server is probed.
 #[derive(Debug)]
-struct Control {
+struct Running {
+    questions: Questions,
     bell: Arc<Notify>,
     pace: channel::Sender<Pace>,
+    tasks: JoinSet<()>,
+}
+
+/// What a server is asked, and where.
+#[derive(Clone, Debug, PartialEq)]
+struct Questions {
+    check: config::Check,
+    role: Option<RoleCheck>,
+    address: SocketAddr,
+    check_address: SocketAddr,
+    agent_address: Option<SocketAddr>,
+}
+
+impl Questions {
+    fn of(pool: &Pool, server: &Server) -> Self {
+        Self {
+            check: pool.check.clone(),
+            role: pool.role.clone(),
+            address: server.address,
+            check_address: server.check_address,
+            agent_address: server.agent_address,
+        }
+    }
 }
 
 impl Probes {
@@ -60,62 +89,103 @@ impl Probes {
     /// Has to be called within a Tokio runtime.
     #[must_use]
     pub fn start(config: &Config, events: &mpsc::Sender<Event>) -> Self {
-        let mut controls = BTreeMap::new();
-        let mut tasks = JoinSet::new();
-        let ports = Ports::outside(&config.snat.ports);
-        let pools = config.pools.values();
-        let servers = pools.flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)));
-        let servers: Vec<(&Pool, &Server)> = servers.collect();
-        let count = servers.len() as f64;
-        for (index, (pool, server)) in servers.into_iter().enumerate() {
-            let name = (pool.name.clone(), server.name.clone());
-            let bell = Arc::new(Notify::new());
-            let (pace, paced) = channel::channel(Pace::Normal);
-            let share = index as f64 / count;
-            let schedule = Schedule {
-                name: name.clone(),
-                intervals: Intervals {
-                    normal: pool.check.interval,
-                    fast: pool.check.fast_interval,
-                    down: pool.check.down_interval,
-                },
-                share,
-                check: Check::new(pool, server, ports),
-                bell: Arc::clone(&bell),
-                pace: paced,
-                events: events.clone(),
-            };
-            tasks.spawn(schedule.run());
-            if let Some(agent) = AgentCheck::new(pool, server, ports) {
-                tasks.spawn(agent.run(name.clone(), share, events.clone()));
-            }
-            if let Some(watch) = Watch::new(pool, server, ports) {
-                tasks.spawn(watch.run(name.clone(), events.clone()));
-            }
-            controls.insert(name, Control { bell, pace });
+        let mut this = Self {
+            running: BTreeMap::new(),
+            ports: Ports::outside(&config.snat.ports),
+            events: events.clone(),
+        };
+        this.begin(config);
+        this
+    }
+
+    /// Ends the probes of servers that `config` does not have, or asks something
+    /// else. None of them reports after this.
+    pub async fn retire(&mut self, config: &Config) {
+        let wanted: BTreeMap<Name, Questions> = servers(config)
+            .map(|(pool, server)| (name(pool, server), Questions::of(pool, server)))
+            .collect();
+        let retired =
+            |name: &Name, running: &mut Running| wanted.get(name) != Some(&running.questions);
+        let retired: Vec<_> = self.running.extract_if(.., retired).collect();
+        for (_, mut running) in retired {
+            running.tasks.shutdown().await;
         }
-        Self {
-            controls,
-            _tasks: tasks,
+    }
+
+    /// Starts probing the servers of `config` that are not probed yet, spread
+    /// over their intervals.
+    pub fn begin(&mut self, config: &Config) {
+        let new = servers(config).filter(|(pool, server)| {
+            let name = name(pool, server);
+            !self.running.contains_key(&name)
+        });
+        let new: Vec<(&Pool, &Server)> = new.collect();
+        let count = new.len() as f64;
+        for (index, (pool, server)) in new.into_iter().enumerate() {
+            let running = self.probe(pool, server, index as f64 / count);
+            self.running.insert(name(pool, server), running);
+        }
+    }
+
+    fn probe(&self, pool: &Pool, server: &Server, share: f64) -> Running {
+        let Self { ports, events, .. } = self;
+        let name = name(pool, server);
+        let bell = Arc::new(Notify::new());
+        let (pace, paced) = channel::channel(Pace::Normal);
+        let mut tasks = JoinSet::new();
+        let schedule = Schedule {
+            name: name.clone(),
+            intervals: Intervals {
+                normal: pool.check.interval,
+                fast: pool.check.fast_interval,
+                down: pool.check.down_interval,
+            },
+            share,
+            check: Check::new(pool, server, *ports),
+            bell: Arc::clone(&bell),
+            pace: paced,
+            events: events.clone(),
+        };
+        tasks.spawn(schedule.run());
+        if let Some(agent) = AgentCheck::new(pool, server, *ports) {
+            tasks.spawn(agent.run(name.clone(), share, events.clone()));
+        }
+        if let Some(watch) = Watch::new(pool, server, *ports) {
+            tasks.spawn(watch.run(name, events.clone()));
+        }
+        Running {
+            questions: Questions::of(pool, server),
+            bell,
+            pace,
+            tasks,
         }
     }
 
     /// Has a server checked at once, or again at once where a check is under
     /// way. Several requests before the check begins are one.
     pub fn check_now(&self, pool: &PoolName, server: &ServerName) {
-        if let Some(control) = self.control(pool, server) {
-            control.bell.notify_one();
+        if let Some(running) = self.running(pool, server) {
+            running.bell.notify_one();
         }
     }
 
     /// Has a server checked at another pace from now on.
     pub fn set_pace(&self, pool: &PoolName, server: &ServerName, pace: Pace) {
-        if let Some(control) = self.control(pool, server) {
-            control.pace.send_replace(pace);
+        if let Some(running) = self.running(pool, server) {
+            running.pace.send_replace(pace);
         }
     }
 
-    fn control(&self, pool: &PoolName, server: &ServerName) -> Option<&Control> {
-        self.controls.get(&(pool.clone(), server.clone()))
+    fn running(&self, pool: &PoolName, server: &ServerName) -> Option<&Running> {
+        self.running.get(&(pool.clone(), server.clone()))
     }
+}
+
+fn servers(config: &Config) -> impl Iterator<Item = (&Pool, &Server)> {
+    let pools = config.pools.values();
+    pools.flat_map(|pool| pool.servers.iter().map(move |server| (pool, server)))
+}
+
+fn name(pool: &Pool, server: &Server) -> Name {
+    (pool.name.clone(), server.name.clone())
 }

@@ -100,6 +100,12 @@ impl Tables {
         })
     }
 
+    /// How many entries SLOTS has.
+    #[must_use]
+    pub const fn slots(&self) -> usize {
+        self.slots.count()
+    }
+
     /// What the tables hold: empty after a first start.
     ///
     /// # Errors
