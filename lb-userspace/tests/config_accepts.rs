@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use lb_userspace::config::{
     Access, AgentCheck, Algorithm, Breaker, Check, CheckKind, Config, Hook, InitState, Limits,
-    Mode, Observe, OnChange, OnDown, Rate, Refusal, RoleCheck, Route, Server, Service, Snat,
-    SourceLimits, Timeouts, Vips,
+    Mode, Observe, OnChange, OnDown, OnStop, Rate, Refusal, RoleCheck, Route, Server, Service,
+    Snat, SourceLimits, Timeouts, Vips,
 };
 
 fn example(name: &str) -> Config {
@@ -109,6 +109,7 @@ fn what_is_left_out_gets_the_documented_defaults() {
     assert!(config.interfaces.is_empty());
     assert_eq!(config.hook, Hook::XdpNative);
     assert_eq!(config.vips, Vips::Managed);
+    assert_eq!(config.on_stop, OnStop::Detach);
     assert_eq!(
         config.limits,
         Limits {
@@ -261,6 +262,14 @@ fn one_interface_or_several() {
     assert_eq!(with("interface = \"eth0\"", "").interfaces, ["eth0"]);
     let two = with("interface = [\"eth0\", \"eth1\"]", "");
     assert_eq!(two.interfaces, ["eth0", "eth1"]);
+}
+
+#[test]
+fn the_data_path_may_outlive_an_agent_that_is_told_to_stop() {
+    for on_stop in OnStop::ALL {
+        let config = with(&format!("on_stop = \"{on_stop}\""), "");
+        assert_eq!(config.on_stop, *on_stop);
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use lb_common::verdict::Reason;
 use lb_userspace::api::path;
 use lb_userspace::config::{
-    Algorithm, Config, Hook, InitState, Limits, Method, Mode, Observe, OnChange, OnDown, Refusal,
-    Route, Timeouts, Vips,
+    Algorithm, Config, Hook, InitState, Limits, Method, Mode, Observe, OnChange, OnDown, OnStop,
+    Refusal, Route, Timeouts, Vips,
 };
 
 const OPERATIONS: &str = include_str!("../../docs/operations.md");
@@ -74,6 +74,7 @@ fn every_word_of_the_configuration_is_described() {
         .chain(Refusal::ALL.iter().map(|word| word.word()))
         .chain(OnChange::ALL.iter().map(|word| word.word()))
         .chain(OnDown::ALL.iter().map(|word| word.word()))
+        .chain(OnStop::ALL.iter().map(|word| word.word()))
         .chain(Method::ALL.iter().map(|word| word.word()))
         .chain(InitState::ALL.iter().map(|word| word.word()))
         .chain(Observe::ALL.iter().map(|word| word.word()))

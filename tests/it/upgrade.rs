@@ -182,6 +182,30 @@ fn an_agent_that_is_told_to_leave_leaves_nothing() {
 }
 
 #[test]
+fn an_agent_that_leaves_the_data_path_is_not_missed() {
+    privileged!();
+    let mut site = Site::start(|configuration| {
+        configuration.top = r#"on_stop = "leave""#.to_owned();
+    });
+    let mut open = site.connect().unwrap();
+    let steady = Steady::start(site.client(), address::READ, 2);
+    for _ in 0..3 {
+        assert!(site.balancer.terminate().unwrap().success());
+        assert!(!site.balancer.socket().exists());
+        // Nobody is there, and everything goes on: new connections too.
+        assert!(steady.wait_for_more(100, PATIENCE));
+        open.ping().unwrap();
+        assert!(addresses(&site).contains("10.87.0.100/32"));
+        site.balancer.start_again().unwrap();
+        site.wait_for_all_targets();
+        assert!(steady.wait_for_more(100, PATIENCE));
+    }
+    open.ping().unwrap();
+    assert_eq!(site.balancer.output().matches("adopted=true").count(), 3);
+    assert_eq!(steady.stop().failures, BTreeMap::new());
+}
+
+#[test]
 fn what_a_killed_agent_left_is_removed_by_the_next_one_that_is_told_to_leave() {
     privileged!();
     let mut site = Site::start(|_| {});

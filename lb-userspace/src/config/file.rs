@@ -16,7 +16,7 @@ use super::problem::{LoadError, Problem, Problems, position};
 use super::raw::{Fields, Named};
 use super::rules::Draft;
 use super::service::{self, ReadService};
-use super::{Config, Hook, Limits, PoolName, ServiceName, Snat, Timeouts, Vips, value};
+use super::{Config, Hook, Limits, OnStop, PoolName, ServiceName, Snat, Timeouts, Vips, value};
 
 /// More would not fit the memory of the machines that this runs on: a
 /// connection takes two flows, a flow more than 100 bytes.
@@ -115,6 +115,7 @@ fn read<'a>(document: &'a DeTable<'a>, text: &str, problems: &'a Problems) -> Op
     let interfaces = read_interfaces(&mut fields, problems);
     let hook = fields.read("hook", value::word);
     let vips = fields.read("vips", value::word);
+    let on_stop = fields.read("on_stop", value::word);
     let limits = fields.table("limits", "[limits]").map(read_limits);
     let timeouts = fields.table("timeouts", "[timeouts]").map(read_timeouts);
     let snat = fields.table("snat", "[snat]");
@@ -141,6 +142,7 @@ fn read<'a>(document: &'a DeTable<'a>, text: &str, problems: &'a Problems) -> Op
         interfaces,
         hook: hook.map_or(Hook::XdpNative, Spanned::into_inner),
         vips: draft.vips,
+        on_stop: on_stop.map_or(OnStop::default(), Spanned::into_inner),
         limits: limits.unwrap_or_default(),
         timeouts: timeouts.unwrap_or_default(),
         snat: Snat {

@@ -49,6 +49,8 @@ pub struct Config {
     pub hook: Hook,
     /// Who has the VIPs in hand.
     pub vips: Vips,
+    /// What becomes of the data path when the agent is told to stop.
+    pub on_stop: OnStop,
     /// The sizes of the kernel's connection tables.
     pub limits: Limits,
     /// How long the kernel's connection tables remember.
@@ -88,6 +90,19 @@ words! {
         /// keepalived, a routing daemon. What arrives for them is steered
         /// whether the host has them or not.
         External = "external",
+    }
+}
+
+words! {
+    /// What becomes of the data path when the agent is told to stop.
+    #[derive(Default)]
+    pub enum OnStop {
+        /// It goes with the agent, and every connection with it.
+        #[default]
+        Detach = "detach",
+        /// It goes on with what it knows, for the next agent to adopt: an
+        /// upgrade.
+        Leave = "leave",
     }
 }
 

@@ -8,8 +8,8 @@ use lb_common::target::Hop;
 
 use super::{CheckReport, Event, NextHop, Outcome, Role, RoleClaim, WatchReport};
 use crate::config::{
-    Algorithm, Check, CheckKind, Config, Hook, Limits, Mode, OnChange, OnDown, Pool, Refusal,
-    RoleCheck, Route, Server, Service, Snat, SourceLimits, Timeouts, Vips,
+    Algorithm, Check, CheckKind, Config, Hook, Limits, Mode, OnChange, OnDown, OnStop, Pool,
+    Refusal, RoleCheck, Route, Server, Service, Snat, SourceLimits, Timeouts, Vips,
 };
 
 /// How often the servers of [`pool`] are checked.
@@ -87,6 +87,7 @@ pub fn config(services: &[Service]) -> Config {
         interfaces: vec!["eth0".into()],
         hook: Hook::XdpNative,
         vips: Vips::default(),
+        on_stop: OnStop::default(),
         limits: Limits::default(),
         timeouts: Timeouts::default(),
         snat: Snat::default(),

@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
-use crate::config::{Config, LoadError};
+use crate::config::{Config, LoadError, OnStop};
 use crate::engine::{Action, Agent, Event, Op, TICK};
 use crate::shell::admin::{self, BindError, Query, Refusal, Socket};
 use crate::shell::announce::Announcement;
@@ -321,10 +321,16 @@ impl Balancer {
         Ok(())
     }
 
-    /// Leaves the host as it was found.
+    /// Leaves the host as it was found, or the data path to the next agent.
     async fn stop(self) {
-        info!("stopping: detaching the data path");
         drop(self.probes);
+        match self.config.on_stop {
+            OnStop::Detach => info!("stopping: detaching the data path"),
+            OnStop::Leave => {
+                info!("stopping: the data path goes on; the next agent adopts it");
+                return;
+            }
+        }
         // In this order: without the program, but with the VIP, the host's own
         // stack resets what clients still send.
         if let Err(error) = self.datapath.detach() {

@@ -20,6 +20,7 @@ fn config(addresses: &[SocketAddr], interval: Duration) -> Config {
         interfaces: Vec::new(),
         hook: Hook::XdpNative,
         vips: Vips::default(),
+        on_stop: OnStop::default(),
         limits: Limits::default(),
         timeouts: Timeouts::default(),
         snat: Snat::default(),
