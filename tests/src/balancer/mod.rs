@@ -66,6 +66,15 @@ impl Balancer {
         Self::in_directories(host, run, bpffs, toml)
     }
 
+    /// One for each of the lab's balancers, all with the same `toml`; none runs
+    /// yet.
+    pub fn on_each(lab: &Lab, toml: &str) -> Result<Vec<Self>> {
+        let hosts = lab.balancers().iter();
+        hosts
+            .map(|host| Self::on_host(lab, host, host.name(), toml))
+            .collect()
+    }
+
     fn in_directories(
         namespace: &Namespace,
         run: PathBuf,

@@ -17,6 +17,8 @@ pub const BALANCER: Ipv4Addr = Ipv4Addr::new(10, 87, 0, 10);
 pub const PREFIX: u8 = 24;
 /// How many nodes, and how many clients, there is room for.
 pub const EACH_MAX: usize = 30;
+/// How many balancers there is room for.
+pub const BALANCERS_MAX: usize = 4;
 
 /// Node `id`, counted from 1.
 pub fn node(id: usize) -> Ipv4Addr {
@@ -66,7 +68,12 @@ impl Family {
 
     /// As [`BALANCER`].
     pub fn balancer(self) -> IpAddr {
-        Network::Front.address(self, Host::Balancer)
+        self.balancer_of(1)
+    }
+
+    /// Balancer `number`, counted from 1, on the front network.
+    pub fn balancer_of(self, number: usize) -> IpAddr {
+        Network::Front.address(self, Host::Balancer(number))
     }
 
     /// Node `id`, counted from 1, on the front network.
@@ -137,8 +144,8 @@ pub enum Host {
     Root,
     /// The router between the front and the remote network.
     Router,
-    /// The balancer.
-    Balancer,
+    /// A balancer, counted from 1.
+    Balancer(usize),
     /// A node, counted from 1.
     Node(usize),
     /// A client, counted from 1.
@@ -187,18 +194,19 @@ impl Host {
         match self {
             Self::Root => 1,
             Self::Router => 2,
-            Self::Balancer => 10,
-            Self::Node(id) => counted(10, id),
-            Self::Client(number) => counted(49, number),
+            // Downwards: nodes begin above the first.
+            Self::Balancer(number) => 11 - counted(0, number, BALANCERS_MAX),
+            Self::Node(id) => counted(10, id, EACH_MAX),
+            Self::Client(number) => counted(49, number, EACH_MAX),
             Self::Vip => 100,
         }
     }
 }
 
-fn counted(base: u8, number: usize) -> u8 {
+fn counted(base: u8, number: usize, max: usize) -> u8 {
     assert!(
-        (1..=EACH_MAX).contains(&number),
-        "nodes and clients are counted from 1 to {EACH_MAX}, not {number}"
+        (1..=max).contains(&number),
+        "members of a lab are counted from 1 to {max}, not {number}"
     );
     base + number as u8
 }
@@ -232,6 +240,7 @@ mod tests {
         );
         assert_eq!(Network::Remote.prefix(Family::V6), "fd88::/64");
         assert_eq!(Family::V4.balancer(), BALANCER);
+        assert_eq!(Family::V6.balancer_of(2).to_string(), "fd87::9");
         assert_eq!(Family::V4.vip(), VIP);
     }
 }

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Each has an IPv4 and an IPv6 address. A [`Spec`] may ask for more: a host
-//! behind a router with a narrow path, or the nodes behind a second NIC of the
-//! balancer.
+//! behind a router with a narrow path, the nodes behind a second NIC of the
+//! balancer, or several balancers.
 //!
 //! ```text
 //!  client ───┬─ switch ── balancer ── switch ──┬── n1
@@ -46,7 +46,7 @@ use self::program::Program;
 use self::record::Claim;
 pub use self::record::clean_up;
 pub use self::spec::Spec;
-use self::spec::{client_role, node_role};
+use self::spec::{balancer_role, client_role, node_role};
 
 /// The name of every member's NIC, inside its namespace.
 pub const NIC: &str = "eth0";
@@ -55,15 +55,13 @@ pub const BACK_NIC: &str = "eth1";
 /// The metric of the routes between two nodes that are severed: that of an
 /// isolated one's is its number, which is less.
 const SEVERED: usize = 1000;
-/// The switch's port at the other end of that one.
-const BACK_PORT: &str = "balancer-back";
 
 /// A running lab. Everything that it made is removed when it is dropped, the
 /// processes in it included.
 #[derive(Debug)]
 pub struct Lab {
     switch: Namespace,
-    balancer: Namespace,
+    balancers: Vec<Namespace>,
     nodes: Vec<Namespace>,
     clients: Vec<Namespace>,
     remote: Option<Remote>,
@@ -100,7 +98,7 @@ impl Lab {
         let namespace = |role: &str| Namespace::create(spec.namespace(role), &spec.name);
         let mut lab = Self {
             switch: namespace("switch")?,
-            balancer: namespace("balancer")?,
+            balancers: Vec::new(),
             nodes: Vec::new(),
             clients: Vec::new(),
             remote: None,
@@ -115,6 +113,9 @@ impl Lab {
             peers: Vec::new(),
             _claim: claim,
         };
+        for number in 1..=spec.balancers {
+            lab.balancers.push(namespace(&balancer_role(number))?);
+        }
         for id in 1..=spec.nodes {
             lab.nodes.push(namespace(&node_role(id))?);
         }
@@ -129,18 +130,24 @@ impl Lab {
         }
         wiring::connect(&lab, spec)?;
         if spec.peer_program {
-            let back = spec.two_arms.then_some(BACK_PORT);
-            for port in ["balancer"].into_iter().chain(back) {
-                let program = AttachedProgram::new(Program::Pass, &lab.switch, port)?;
+            let front = (1..=spec.balancers).map(balancer_role);
+            let back = (1..=spec.balancers).filter(|_| spec.two_arms);
+            for port in front.chain(back.map(back_port)) {
+                let program = AttachedProgram::new(Program::Pass, &lab.switch, &port)?;
                 lab.peers.push(program);
             }
         }
         Ok(lab)
     }
 
-    /// The balancer's namespace.
+    /// The first balancer's namespace.
     pub fn balancer(&self) -> &Namespace {
-        &self.balancer
+        &self.balancers[0]
+    }
+
+    /// All balancers' namespaces.
+    pub fn balancers(&self) -> &[Namespace] {
+        &self.balancers
     }
 
     /// The first client's namespace.
@@ -207,6 +214,21 @@ impl Lab {
     /// The address of node `id` in this lab, on whichever network it is.
     pub fn node_address(&self, family: Family, id: usize) -> IpAddr {
         self.nodes_network.address(family, Host::Node(id))
+    }
+
+    /// Pulls the cable of the balancer `number`, counted from 1, at the switch:
+    /// its NIC has no carrier any more.
+    pub fn unplug_balancer(&self, number: usize) -> Result<()> {
+        self.set_port(&balancer_role(number), "down")
+    }
+
+    /// Puts it back.
+    pub fn plug_balancer(&self, number: usize) -> Result<()> {
+        self.set_port(&balancer_role(number), "up")
+    }
+
+    fn set_port(&self, port: &str, state: &str) -> Result<()> {
+        ip::batch(self.switch.name(), &[format!("link set {port} {state}")])
     }
 
     /// Cuts node `id` off from all other nodes, in both directions. The
@@ -276,6 +298,11 @@ impl Lab {
             .map(|family| wiring::add_address(family.vip(), family.host_prefix(), "lo"));
         ip::batch(node.name(), &lines)
     }
+}
+
+/// The switch's port at the other end of a balancer's second NIC.
+fn back_port(balancer: usize) -> String {
+    format!("{}-back", balancer_role(balancer))
 }
 
 /// Tears the lab down when dropped, also while it is half built.

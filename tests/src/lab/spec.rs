@@ -14,6 +14,7 @@ const DATA: &str = "/var/tmp";
 #[derive(Debug, Clone)]
 pub struct Spec {
     pub(super) name: String,
+    pub(super) balancers: usize,
     pub(super) nodes: usize,
     pub(super) clients: usize,
     pub(super) root_access: bool,
@@ -30,6 +31,7 @@ impl Spec {
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
         Self {
             name: format!("lbt{}x{sequence}", std::process::id()),
+            balancers: 1,
             nodes,
             clients: 1,
             root_access: false,
@@ -48,6 +50,14 @@ impl Spec {
             root_access: true,
             ..Self::for_test(nodes)
         }
+    }
+
+    /// With so many balancers' hosts. A switch port of theirs then brings no
+    /// frames for other hosts, flooded because nobody knows where those are: a
+    /// real NIC would not take them, but a veth does.
+    pub fn balancers(mut self, balancers: usize) -> Self {
+        self.balancers = balancers;
+        self
     }
 
     /// With so many clients.
@@ -102,10 +112,11 @@ impl Spec {
     pub(super) fn record(&self) -> Record {
         let run = Path::new(record::DIRECTORY).join(&self.name);
         let remote = self.remote_mtu.map(|_| ["router", "remote"]);
-        let roles = ["switch", "balancer"]
+        let roles = ["switch"]
             .into_iter()
             .chain(remote.into_iter().flatten())
             .map(str::to_owned)
+            .chain((1..=self.balancers).map(balancer_role))
             .chain((1..=self.nodes).map(node_role))
             .chain((1..=self.clients).map(client_role));
         Record {
@@ -123,11 +134,19 @@ pub(super) fn node_role(id: usize) -> String {
     format!("n{id}")
 }
 
-/// The first one needs no number: most labs have just one.
 pub(super) fn client_role(number: usize) -> String {
+    role("client", number)
+}
+
+pub(super) fn balancer_role(number: usize) -> String {
+    role("balancer", number)
+}
+
+/// The first one needs no number: most labs have just one.
+fn role(name: &str, number: usize) -> String {
     if number == 1 {
-        "client".to_owned()
+        name.to_owned()
     } else {
-        format!("client{number}")
+        format!("{name}{number}")
     }
 }

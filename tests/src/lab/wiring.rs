@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use anyhow::Result;
 
 use super::address::{Family, Host, Network};
-use super::spec::{Spec, client_role, node_role};
-use super::{BACK_NIC, BACK_PORT, Lab, NIC, Namespace, ip};
+use super::spec::{Spec, balancer_role, client_role, node_role};
+use super::{BACK_NIC, Lab, NIC, Namespace, back_port, ip};
 
 /// The router's NIC towards the remote host.
 const REMOTE_NIC: &str = "remote";
@@ -29,7 +29,7 @@ pub(super) fn connect(lab: &Lab, spec: &Spec) -> Result<()> {
     for plug in &plugs {
         keep_quiet(plug.namespace)?;
     }
-    plug_in(&lab.switch, &plugs)?;
+    plug_in(lab, &plugs)?;
     for plug in &plugs {
         configure(plug)?;
         if spec.checksums_verified {
@@ -61,20 +61,19 @@ fn plugs(lab: &Lab) -> Vec<Plug<'_>> {
         host,
     };
     let front = Network::Front;
-    let mut plugs = vec![plug(
-        &lab.balancer,
-        "balancer".to_owned(),
-        front,
-        Host::Balancer,
-    )];
-    if lab.nodes_network == Network::Back {
-        plugs.push(Plug {
-            namespace: &lab.balancer,
-            nic: BACK_NIC,
-            port: BACK_PORT.to_owned(),
-            network: Network::Back,
-            host: Host::Balancer,
-        });
+    let mut plugs = Vec::new();
+    for (number, namespace) in (1..).zip(&lab.balancers) {
+        let host = Host::Balancer(number);
+        plugs.push(plug(namespace, balancer_role(number), front, host));
+        if lab.nodes_network == Network::Back {
+            plugs.push(Plug {
+                namespace,
+                nic: BACK_NIC,
+                port: back_port(number),
+                network: Network::Back,
+                host,
+            });
+        }
     }
     if let Some(remote) = &lab.remote {
         let port = "router".to_owned();
@@ -92,7 +91,8 @@ fn plugs(lab: &Lab) -> Vec<Plug<'_>> {
 }
 
 /// Makes a bridge for each network, and the members' links.
-fn plug_in(switch: &Namespace, plugs: &[Plug<'_>]) -> Result<()> {
+fn plug_in(lab: &Lab, plugs: &[Plug<'_>]) -> Result<()> {
+    let several_balancers = lab.balancers.len() > 1;
     let mut lines = Vec::new();
     for network in [Network::Front, Network::Back] {
         if plugs.iter().any(|plug| plug.network == network) {
@@ -111,15 +111,18 @@ fn plug_in(switch: &Namespace, plugs: &[Plug<'_>]) -> Result<()> {
             nic,
             port,
             network,
-            host: _,
+            host,
         } = plug;
         lines.push(format!(
             "link add {port} type veth peer name {nic} netns {}",
             namespace.name()
         ));
         lines.push(format!("link set {port} master {} up", bridge(*network)));
+        if several_balancers && matches!(host, Host::Balancer(_)) {
+            lines.push(format!("link set {port} type bridge_slave flood off"));
+        }
     }
-    ip::batch(switch.name(), &lines)
+    ip::batch(lab.switch.name(), &lines)
 }
 
 fn bridge(network: Network) -> &'static str {
