@@ -12,13 +12,15 @@ use crate::step::{run as run_command, step};
 use crate::toolchain::which;
 
 /// A program of each, and the package that brings it.
-const SERVERS: [(&str, &str); 6] = [
+const SERVERS: [(&str, &str); 8] = [
     ("etcd", "etcd-server"),
     ("redis-server", "redis-server"),
     ("redis-sentinel", "redis-sentinel"),
     ("patroni", "patroni"),
     ("postgres", "postgresql"),
     ("psql", "postgresql-client"),
+    ("keepalived", "keepalived"),
+    ("bird", "bird2"),
 ];
 /// Debian keeps the programs of PostgreSQL, of several versions, beside PATH:
 /// in `VERSION/bin` of this.
