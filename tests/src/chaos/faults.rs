@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -19,6 +20,11 @@ use crate::patience::{interrupted, pause};
 const STILL: Duration = Duration::from_millis(60);
 /// … each time that so much time has passed.
 const STUTTER: Duration = Duration::from_millis(100);
+/// The configuration's check interval, and another one.
+const USUAL: &str = "interval = \"100ms\"";
+const SLOWER: &str = "interval = \"120ms\"";
+/// How the read service, which is the file's last, chooses in that one.
+const RANDOM: &str = "algorithm = \"random\"\n";
 /// How long a leader may take to hand over.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
@@ -189,6 +195,7 @@ impl<'a> Strikes<'a> {
                 set_link(it, Part::Balancer, "down")?;
                 Ok(Undo::Plug(Part::Balancer))
             })?,
+            Fault::Reload => return self.reload(),
             Fault::HandOver => return self.hand_over(),
             Fault::KillAll => return self.kill_all(end),
         };
@@ -272,6 +279,30 @@ impl<'a> Strikes<'a> {
         let undo = Undo::Mend(one, other);
         self.struck.extend(undo.parts());
         Ok(Some(undo))
+    }
+
+    /// Between two configurations, whose checks and whose choice of a replica
+    /// differ.
+    fn reload(&mut self) -> Result<()> {
+        if self.struck.contains(&Part::Balancer) {
+            self.note("reload: left out, something is done to the balancer already");
+            return Ok(());
+        }
+        let balancer = &mut self.deployment.balancer;
+        let file = balancer.configuration().to_owned();
+        let toml = fs::read_to_string(&file)?;
+        let other = match toml.strip_suffix(RANDOM) {
+            Some(rest) => rest.replace(SLOWER, USUAL),
+            None => toml.replace(USUAL, SLOWER) + RANDOM,
+        };
+        fs::write(&file, other)?;
+        // An agent that starts has no ear for it yet, and reads the file anyway.
+        let reloaded = match balancer.status() {
+            Ok(_) => balancer.reload().context("the reload was refused")?,
+            Err(error) => format!("not now: {error:#}"),
+        };
+        self.note(format!("reload: {}", reloaded.trim_end()));
+        Ok(())
     }
 
     /// What comes of it, the leader says: it may have died meanwhile.

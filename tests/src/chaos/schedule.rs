@@ -41,6 +41,8 @@ pub enum Fault {
     FreezeAgent,
     /// The balancer's link is down.
     UnplugBalancer,
+    /// The agent reads another configuration.
+    Reload,
     /// The leader hands over.
     HandOver,
     /// All nodes are killed at once, and started again.
@@ -65,6 +67,7 @@ impl Fault {
             Self::KillAgent,
             Self::FreezeAgent,
             Self::UnplugBalancer,
+            Self::Reload,
             Self::HandOver,
             Self::KillAll,
         ]
@@ -82,7 +85,7 @@ impl Fault {
             Self::Unplug(_) => [20, 2000],
             Self::KillAgent => [0, 1500],
             Self::FreezeAgent | Self::UnplugBalancer => [50, 1500],
-            Self::HandOver => [0, 0],
+            Self::Reload | Self::HandOver => [0, 0],
             Self::KillAll => [0, 500],
         }
     }
