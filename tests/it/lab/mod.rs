@@ -7,6 +7,7 @@ mod networks;
 mod tunnel;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -213,6 +214,25 @@ fn a_dropped_lab_leaves_nothing() {
     drop(process);
     drop(lab);
     assert_eq!(left_by(std::process::id()), Vec::<String>::new());
+}
+
+#[test]
+fn a_server_that_wiped_its_environment_goes_with_its_lab() {
+    privileged!();
+    let lab = Lab::new(&Spec::for_test(1)).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "env -i sleep 1000 & echo $!"]);
+    let log = lab.run_directory().join("shell.log");
+    let shell = lab.node(1).spawn(shell, &log).unwrap();
+    assert!(wait_until(SECOND, || shell.output().ends_with('\n')));
+    let command_line = format!("/proc/{}/cmdline", shell.output().trim());
+    // What has ended, and nobody has reaped yet, has an empty one.
+    let runs = || fs::read(&command_line).is_ok_and(|line| !line.is_empty());
+    assert!(runs());
+    drop(shell);
+    assert!(runs());
+    drop(lab);
+    assert!(!runs());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::process::{self, Process};
@@ -115,11 +115,11 @@ impl Namespace {
     /// SIGKILL to every process in here, whoever started it and whatever it
     /// made of its environment; returns when none is left.
     pub fn kill_all(&self) -> Result<()> {
-        let inside = fs::metadata(self.path())?.ino();
+        let inside = [identity(self.path())?];
         let gone = insist(KILL_PATIENCE, || {
             let mut found = false;
             for pid in process::all() {
-                found |= kill_if_inside(pid, inside);
+                found |= process::kill_if(pid, || is_inside(pid, &inside));
             }
             (!found).then_some(())
         });
@@ -136,19 +136,23 @@ impl Namespace {
     }
 }
 
-/// Kills `pid` if its network namespace is the one with this inode; whether it
-/// was. One that has ended is in none.
-fn kill_if_inside(pid: Pid, inside: u64) -> bool {
-    // Opened first, so that the one we look at is the one we kill.
-    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
-        return false;
-    };
+/// What tells one namespace from another: the device and inode of its file.
+pub(super) type Identity = (u64, u64);
+
+/// That of the namespace with this name, if there is one.
+pub(super) fn identity_of(name: &str) -> Option<Identity> {
+    identity(path_of(name)).ok()
+}
+
+/// Whether a process is in one of these. One that has ended is in none.
+pub(super) fn is_inside(pid: Pid, namespaces: &[Identity]) -> bool {
     let network = format!("/proc/{}/ns/net", pid.as_raw_nonzero());
-    if !fs::metadata(network).is_ok_and(|network| network.ino() == inside) {
-        return false;
-    }
-    let _ = pidfd_send_signal(process, Signal::KILL);
-    true
+    identity(network).is_ok_and(|network| namespaces.contains(&network))
+}
+
+fn identity(path: impl AsRef<Path>) -> io::Result<Identity> {
+    let file = fs::metadata(path)?;
+    Ok((file.dev(), file.ino()))
 }
 
 /// What a thread has to say; its panic becomes the caller's.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::patience::insist;
 
@@ -135,4 +135,28 @@ pub(super) fn all() -> Vec<Pid> {
         .filter(|&pid: &i32| u32::try_from(pid).is_ok_and(|pid| pid != std::process::id()))
         .filter_map(Pid::from_raw)
         .collect()
+}
+
+/// Kills `pid` if `is_ours`; whether it was.
+pub(super) fn kill_if(pid: Pid, is_ours: impl FnOnce() -> bool) -> bool {
+    // Opened first, so that the one we look at is the one we kill.
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return false;
+    };
+    let ours = is_ours();
+    if ours {
+        let _ = pidfd_send_signal(process, Signal::KILL);
+    }
+    ours
+}
+
+/// Whether the lab's name stands in its environment. What cannot be read is
+/// none of its: a process that has ended, or that is only waiting to be reaped.
+pub(super) fn is_marked(pid: Pid, lab: &str) -> bool {
+    let mark = format!("{LAB_VARIABLE}={lab}");
+    fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).is_ok_and(|environment| {
+        environment
+            .split(|&byte| byte == 0)
+            .any(|variable| variable == mark.as_bytes())
+    })
 }

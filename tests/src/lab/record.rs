@@ -14,11 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::process::{self, LAB_VARIABLE};
-use super::{ip, namespace};
+use super::{ip, namespace, process};
 use crate::patience::insist;
 
 /// Where the records and the run directories of all labs are.
@@ -145,7 +143,7 @@ fn tear_down(record: &Record) -> Result<()> {
         bpffs,
         directories,
     } = record;
-    let mut outcome = kill_processes(lab);
+    let mut outcome = kill_processes(record);
     if let Some(link) = root_link
         && link_exists(link)
     {
@@ -174,13 +172,23 @@ fn leave_directory() {
     let _ = fs::remove_dir(DIRECTORY);
 }
 
-/// Kills every process that carries the lab's name, and waits until they are
-/// gone: until then they keep its namespaces alive.
-fn kill_processes(lab: &str) -> Result<()> {
+/// Kills every process of the lab, and waits until they are gone: until then
+/// they keep its namespaces alive. They carry its name; and whatever is in its
+/// namespaces is one, since some servers wipe their environment.
+fn kill_processes(record: &Record) -> Result<()> {
+    let names = record.namespaces.iter();
+    // But where a user looks on, who may have a shell in there.
+    let names = names.filter(|_| record.root_link.is_none());
+    let namespaces: Vec<_> = names
+        .filter_map(|name| namespace::identity_of(name))
+        .collect();
+    let lab = &record.lab;
     let gone = insist(Duration::from_secs(5), || {
         let mut found = false;
         for pid in process::all() {
-            found |= kill_if_marked(pid, lab);
+            found |= process::kill_if(pid, || {
+                process::is_marked(pid, lab) || namespace::is_inside(pid, &namespaces)
+            });
         }
         (!found).then_some(())
     });
@@ -188,28 +196,6 @@ fn kill_processes(lab: &str) -> Result<()> {
         bail!("processes of the lab `{lab}` do not die");
     }
     Ok(())
-}
-
-/// Kills `pid` if it is one of the lab's; whether it was. What cannot be read
-/// is none: a process that has ended, or that is only waiting to be reaped.
-fn kill_if_marked(pid: Pid, lab: &str) -> bool {
-    // Opened first, so that the one we look at is the one we kill.
-    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
-        return false;
-    };
-    let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
-    let Ok(environment) = fs::read(path) else {
-        return false;
-    };
-    let mark = format!("{LAB_VARIABLE}={lab}");
-    if !environment
-        .split(|&byte| byte == 0)
-        .any(|variable| variable == mark.as_bytes())
-    {
-        return false;
-    }
-    let _ = pidfd_send_signal(process, Signal::KILL);
-    true
 }
 
 fn link_exists(name: &str) -> bool {
