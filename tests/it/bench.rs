@@ -46,7 +46,7 @@ fn bench_micro_writes_rows_of_all_fields() {
             "MAC swap + TX",
             "forward, 1k",
             "reply, 1k",
-            "SYN accepted",
+            "SYN accepted in a flood, 1k",
             "SYN refused",
             "not ours, another address",
             "not ours, no service",
@@ -55,9 +55,16 @@ fn bench_micro_writes_rows_of_all_fields() {
             let row = named(path, &name).unwrap_or_else(|| panic!("no row {name} at {path}"));
             assert_eq!((row.unit.as_str(), row.runs), ("ns", 1), "{row:?}");
         }
+        let room = named(path, &format!("{family}: SYN accepted, 1k"));
+        assert!(room.is_some_and(|row| row.unit == "ns" && row.ratio.is_some()));
         // The harness really runs what it is told to: a look-up is not free.
         let forward = named(path, &format!("{family}: forward"));
         assert!(forward.is_some_and(|row| row.median > 2.0));
+    }
+    for family in ["IPv4", "IPv6"] {
+        for what in ["bare look-up, 1k", "bare look-up, used, 1k"] {
+            assert!(named("xdp", &format!("{family}: {what}")).is_some());
+        }
     }
     for program in ["lb", "lb_tc", "lb_egress", "lb_reap_v4", "lb_reap_v6"] {
         let name = format!("{program}: verified instructions");

@@ -70,6 +70,9 @@ pub struct Round {
     destination: u64,
     /// The first flow's address.
     address: u64,
+    /// 1: a round begins when the packet of the one before has its destination;
+    /// 0: a CPU may work on several rounds at once.
+    waits: u64,
 }
 
 #[map]
@@ -147,6 +150,11 @@ fn write_headers<F: Family>(data: usize, end: usize) -> Option<()> {
     unsafe {
         let round = &mut *round;
         let packet = data as *mut u64;
+        if round.waits != 0 {
+            // Nothing of it is left, but a CPU cannot know that.
+            let destination = *((data + F::DESTINATION) as *const u32);
+            round.state ^= u64::from(destination) & (round.waits - 1);
+        }
         let mut word = 0;
         while word < F::HEADERS / 8 {
             *packet.add(word) = round.template[word];
@@ -300,19 +308,46 @@ fn send_back(context: &TcContext) -> i32 {
 }
 
 /// The least that anything does which keeps flows: looks the packet's flow up.
+/// Nothing waits for what it finds.
 #[xdp]
 pub fn bench_lookup_v4(context: XdpContext) -> u32 {
-    look_up(&context, &BARE_V4)
+    look_up(&context, &BARE_V4, Outcome::Ignored)
 }
 
 /// The same, over IPv6.
 #[xdp]
 pub fn bench_lookup_v6(context: XdpContext) -> u32 {
-    look_up(&context, &BARE_V6)
+    look_up(&context, &BARE_V6, Outcome::Ignored)
+}
+
+/// The least that anything does which rewrites packets by flows: looks the
+/// packet's flow up, and stores a word of what it finds into the packet.
+#[xdp]
+pub fn bench_lookup_used_v4(context: XdpContext) -> u32 {
+    look_up(&context, &BARE_V4, Outcome::Stored)
+}
+
+/// The same, over IPv6.
+#[xdp]
+pub fn bench_lookup_used_v6(context: XdpContext) -> u32 {
+    look_up(&context, &BARE_V6, Outcome::Stored)
+}
+
+/// What becomes of what a look-up finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// It is looked at, and nothing depends on it but a branch.
+    Ignored,
+    /// It is stored in the place of the destination's address.
+    Stored,
 }
 
 #[inline(always)]
-fn look_up<F: Family + Copy>(context: &XdpContext, bare: &HashMap<FlowKey<F>, Flow<F>>) -> u32 {
+fn look_up<F: Family + Copy>(
+    context: &XdpContext,
+    bare: &HashMap<FlowKey<F>, Flow<F>>,
+    outcome: Outcome,
+) -> u32 {
     let data = context.data();
     if data + F::HEADERS > context.data_end() {
         return XDP_ABORTED;
@@ -324,8 +359,12 @@ fn look_up<F: Family + Copy>(context: &XdpContext, bare: &HashMap<FlowKey<F>, Fl
         return XDP_DROP;
     };
     // SAFETY: the pointer came from a look-up in this run of the program.
-    let target = unsafe { core::ptr::read_volatile(&raw const (*flow).target.0) };
-    if target == 0 { XDP_DROP } else { XDP_PASS }
+    let generation = unsafe { core::ptr::read_volatile(&raw const (*flow).generation.0) };
+    if outcome == Outcome::Stored {
+        // SAFETY: the address lies within the headers, at an even place.
+        unsafe { *((data + F::DESTINATION) as *mut u32) = generation };
+    }
+    if generation == 0 { XDP_DROP } else { XDP_PASS }
 }
 
 /// The kernel gives GPL-only helpers to programs that say so.

@@ -26,13 +26,13 @@ use crate::rows::kernel;
 use crate::rows::maps::{Maps, take};
 use crate::rows::world::{CLIENT_MAC, NIC, SERVER, SERVICE, SLOT, TARGET, VIP, World, hop, key};
 
-/// Handshakes that PENDING has room for: the agent's default.
-const PENDING_MAX: u32 = 32_768;
+/// Entries that PENDING has room for, two a handshake: the agent's default.
+pub(super) const PENDING_MAX: u32 = 32_768;
 /// Live frames in one batch of the kernel's generator.
 const FRAMES_AT_ONCE: u32 = 64;
 /// 64-bit words of the harness' `Round`: the template, and behind it state,
-/// flows, order, side, first address.
-const ROUND_WORDS: usize = TEMPLATE_WORDS + 5;
+/// flows, order, side, first address, whether rounds wait for each other.
+const ROUND_WORDS: usize = TEMPLATE_WORDS + 6;
 const TEMPLATE_WORDS: usize = 10;
 /// Connections that are stored at a time.
 const CHUNK: u32 = 10_000;
@@ -88,7 +88,9 @@ impl<A: Measured> DataPath<A> {
                 load(&mut bench, &program.name(place, A::SUFFIX))?;
             }
         }
-        load(&mut bench, &Program::Lookup.name(Place::Xdp, A::SUFFIX))?;
+        for program in [Program::Lookup, Program::LookupUsed] {
+            load(&mut bench, &program.name(Place::Xdp, A::SUFFIX))?;
+        }
         load(&mut bench, "bench_drop")?;
         let mut maps = Maps::take(&mut lb)?;
         maps.install(&world.translated::<A>())?;
@@ -125,6 +127,11 @@ impl<A: Measured> DataPath<A> {
             self.connections = end;
         }
         Ok(())
+    }
+
+    /// Takes all unfinished handshakes out of the program's table.
+    pub fn forget_handshakes(&mut self) -> Result<()> {
+        A::maps(&mut self.maps).forget_handshakes()
     }
 
     /// Nanoseconds a packet, the harness included: the mean of `repeat` in one
@@ -277,7 +284,7 @@ impl<A: Measured> DataPath<A> {
     ) -> Result<()> {
         let object = match program {
             Program::Lb => &self.lb,
-            Program::Pass | Program::Swap | Program::Lookup => &self.bench,
+            Program::Pass | Program::Swap | Program::Lookup | Program::LookupUsed => &self.bench,
         };
         let fd = fd(object, &program.name(place, A::SUFFIX))?;
         self.measured[place as usize].set(0, &fd, 0)?;
@@ -313,6 +320,7 @@ impl<A: Measured> DataPath<A> {
             in_order,
             at_destination,
             u64::from(first.to_bits()),
+            u64::from(matches!(order, Order::Random(2..))),
         ]);
         self.round.set(0, round, 0)?;
         Ok(())

@@ -111,6 +111,8 @@ pub enum Program {
     Swap,
     /// One look-up of the packet's flow in a hash map; at XDP only.
     Lookup,
+    /// The same, and what it finds is stored into the packet.
+    LookupUsed,
     /// Ours.
     Lb,
 }
@@ -123,6 +125,7 @@ impl Program {
             (Self::Swap, Place::Xdp) => "bench_swap".to_owned(),
             (Self::Swap, Place::Tc) => "bench_swap_tc".to_owned(),
             (Self::Lookup, _) => format!("bench_lookup_{suffix}"),
+            (Self::LookupUsed, _) => format!("bench_lookup_used_{suffix}"),
             (Self::Lb, Place::Xdp) => "lb".to_owned(),
             (Self::Lb, Place::Tc) => "lb_tc".to_owned(),
         }
@@ -149,7 +152,8 @@ pub enum Packets {
 /// Whose packets are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// One at random each time, of so many.
+    /// One at random each time, of so many. Where there is more than one, a
+    /// round waits for the result of the one before.
     Random(u32),
     /// One after the other, of so many.
     Sequence(u32),

@@ -8,7 +8,7 @@
 use anyhow::Result;
 
 use super::Effort;
-use super::datapath::{self, DataPath};
+use super::datapath::{self, DataPath, PENDING_MAX};
 use super::measured::{Measured, Order, Packets, Place, Program};
 use super::report::Row;
 use super::stack;
@@ -22,6 +22,10 @@ const BENCH: &str = "micro";
 /// So many clients open connections in turn: none comes back before its
 /// handshake was pushed out by newer ones.
 const NEW_CLIENTS: u32 = 1 << 22;
+/// So many handshakes leave a quarter of PENDING free: two entries each.
+const WITH_ROOM: u32 = PENDING_MAX / 2 / 4 * 3;
+/// They are few, and therefore called for more often.
+const CALLS_WITH_ROOM: usize = 3;
 
 /// How much is measured.
 struct Plan {
@@ -81,9 +85,9 @@ fn family<A: Measured>(effort: Effort) -> Result<Vec<Row>> {
             break;
         }
         bench.path.fill(*connections)?;
-        let lookup = bench.lookup(*connections)?;
+        let used = bench.lookups(*connections)?;
         for place in Place::ALL {
-            bench.table(place, *connections, &lookup)?;
+            bench.table(place, *connections, &used)?;
         }
     }
     Ok(bench.rows)
@@ -141,30 +145,56 @@ impl<A: Measured> Bench<A> {
         Ok(())
     }
 
-    /// What a look-up costs, and nothing else.
-    fn lookup(&mut self, connections: u32) -> Result<Row> {
-        let name = format!("bare look-up, {}", many(connections));
-        let (program, random) = (Program::Lookup, Order::Random(connections));
-        let row = self.net(&name, Place::Xdp, program, Packets::Forward, random)?;
-        self.rows.push(row.clone());
-        Ok(row)
+    /// What a look-up costs, and nothing else. Gives the row of the one whose
+    /// result is used.
+    fn lookups(&mut self, connections: u32) -> Result<Row> {
+        let random = Order::Random(connections);
+        let [bare, used] = [
+            ("bare look-up", Program::Lookup),
+            ("bare look-up, used", Program::LookupUsed),
+        ]
+        .map(|(name, program)| {
+            let name = format!("{name}, {}", many(connections));
+            self.net(&name, Place::Xdp, program, Packets::Forward, random)
+        });
+        let (bare, used) = (bare?, used?);
+        self.rows.push(bare.clone().against(&used, &used.name));
+        self.rows.push(used.clone());
+        Ok(used)
     }
 
     /// All that depends on how many connections there are.
-    fn table(&mut self, place: Place, connections: u32, lookup: &Row) -> Result<()> {
+    fn table(&mut self, place: Place, connections: u32, used: &Row) -> Result<()> {
         let random = Order::Random(connections);
-        // Clients that have no connection yet: behind those that have.
-        let new = Order::Sequence(NEW_CLIENTS);
-        for (name, packets, order) in [
-            ("forward", Packets::Forward, random),
-            ("reply", Packets::Reply, random),
-            ("SYN accepted", Packets::Syn, new),
-        ] {
+        for (name, packets) in [("forward", Packets::Forward), ("reply", Packets::Reply)] {
             let name = format!("{name}, {}", many(connections));
-            let row = self.net(&name, place, Program::Lb, packets, order)?;
-            self.rows.push(row.against(lookup, &lookup.name));
+            let row = self.net(&name, place, Program::Lb, packets, random)?;
+            self.rows.push(row.against(used, &used.name));
         }
+        let room = self.syn_with_room(place, connections)?;
+        self.rows.push(room.clone().against(used, &used.name));
+        let name = format!("SYN accepted in a flood, {}", many(connections));
+        let new = Order::Sequence(NEW_CLIENTS);
+        let flood = self.net(&name, place, Program::Lb, Packets::Syn, new)?;
+        self.rows.push(flood.against(&room, &room.name));
         Ok(())
+    }
+
+    /// What a SYN costs while PENDING has room, as it has where handshakes are
+    /// finished: it is emptied before each call.
+    fn syn_with_room(&mut self, place: Place, connections: u32) -> Result<Row> {
+        // Clients that have no connection yet: behind those that have.
+        let (packets, new) = (Packets::Syn, Order::Sequence(NEW_CLIENTS));
+        let samples: Vec<f64> = (0..self.plan.calls * CALLS_WITH_ROOM)
+            .map(|_| {
+                self.path.forget_handshakes()?;
+                let mut once = |program| self.path.time(place, program, packets, new, WITH_ROOM);
+                let harness = once(Program::Pass)?;
+                Ok(once(Program::Lb)? - harness)
+            })
+            .collect::<Result<_>>()?;
+        let name = format!("{}: SYN accepted, {}", A::NAME, many(connections));
+        Ok(Row::new(BENCH, &name, place.name(), "ns", &samples))
     }
 
     /// What `program` costs beyond the harness.

@@ -70,23 +70,35 @@ fn table<A: Measured>(connections: u32, runs: usize) -> Result<Vec<Row>> {
     let begun = Instant::now();
     path.fill(connections)?;
     let filled = begun.elapsed().as_secs_f64();
-    let mut time = |packets| {
+    let mut time = |program, packets| {
         let order = Order::Random(connections);
         let mut once = |program| path.time(Place::Xdp, program, packets, order, 200_000);
         (0..runs)
             .map(|_| {
                 let harness = once(Program::Pass)?;
-                Ok(once(Program::Lb)? - harness)
+                Ok(once(program)? - harness)
             })
             .collect::<Result<Vec<f64>>>()
     };
-    let forward = time(Packets::Forward)?;
-    let reply = time(Packets::Reply)?;
+    let bare = row(
+        "bare look-up",
+        "ns",
+        &time(Program::Lookup, Packets::Forward)?,
+    );
+    let used = row(
+        "bare look-up, used",
+        "ns",
+        &time(Program::LookupUsed, Packets::Forward)?,
+    );
+    let forward = row("forward", "ns", &time(Program::Lb, Packets::Forward)?);
+    let reply = row("reply", "ns", &time(Program::Lb, Packets::Reply)?);
     let (bytes, room) = path.memory()?;
     let bytes = bytes as f64 / f64::from(room);
     Ok(vec![
-        row("forward", "ns", &forward),
-        row("reply", "ns", &reply),
+        bare.against(&used, &used.name),
+        forward.against(&used, &used.name),
+        reply.against(&used, &used.name),
+        used,
         row("memory of a connection", "B", &[bytes]),
         row("filling two tables", "s", &[filled]),
     ])

@@ -38,6 +38,12 @@ pub trait FamilyMaps<A: Address> {
     /// A map refuses an entry.
     fn fill(&mut self, world: &World<A>) -> Result<()>;
 
+    /// Takes everything out of PENDING.
+    ///
+    /// # Errors
+    /// The map cannot be changed.
+    fn forget_handshakes(&mut self) -> Result<()>;
+
     /// What FLOWS, PENDING, SOURCES and AFFINITIES hold.
     ///
     /// # Errors
@@ -119,6 +125,10 @@ macro_rules! family_maps {
                 fill(&mut self.pending, &connections.pending)?;
                 fill(&mut self.sources, &connections.sources)?;
                 fill(&mut self.affinities, &connections.affinities)
+            }
+
+            fn forget_handshakes(&mut self) -> Result<()> {
+                empty(&mut self.pending)
             }
 
             fn connections(&self) -> Result<Connections<$address>> {
