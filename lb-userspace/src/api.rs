@@ -15,6 +15,8 @@ use crate::config::{
     Algorithm, Hook, Mode, PoolName, Route, Server, ServerName, ServiceName, word::words,
 };
 
+pub use crate::engine::Admin;
+
 /// Where the API answers.
 pub mod path {
     /// [`Status`](super::Status).
@@ -25,10 +27,12 @@ pub mod path {
     pub const FLOWS: &str = "/v1/flows";
     /// [`Reloaded`](super::Reloaded).
     pub const RELOAD: &str = "/v1/reload";
+    /// [`Changed`](super::Changed); the body is a [`Change`](super::Change).
+    pub const OVERRIDES: &str = "/v1/overrides";
     /// Those that are asked by GET, and change nothing.
     pub const READ: [&str; 3] = [STATUS, STATS, FLOWS];
     /// Those that are asked by POST.
-    pub const CHANGE: [&str; 1] = [RELOAD];
+    pub const CHANGE: [&str; 2] = [RELOAD, OVERRIDES];
 }
 
 /// What an agent means that does not tell a weight.
@@ -62,6 +66,20 @@ pub struct Status {
     /// at a deadline.
     #[serde(default)]
     pub draining: Vec<DrainingStatus>,
+    /// What operators changed at run time, by pool and server.
+    #[serde(default)]
+    pub overrides: Vec<OverrideStatus>,
+}
+
+/// What is otherwise than in the configuration file, for one server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OverrideStatus {
+    /// Name of the server's pool.
+    pub pool: PoolName,
+    /// Name of the server.
+    pub server: ServerName,
+    /// In words: `weight 5, drain`. `None`: nothing.
+    pub what: Option<String>,
 }
 
 /// The connections that a target has left, until they are reset.
@@ -74,6 +92,10 @@ pub struct DrainingStatus {
     pub service: ServiceName,
     /// Name of the server; its address, if the configuration no longer has it.
     pub server: ServerName,
+    /// Name of the server's pool. `None`: the configuration no longer has the
+    /// service.
+    #[serde(default)]
+    pub pool: Option<PoolName>,
     /// Where the connections go.
     pub address: SocketAddr,
     /// How many are open.
@@ -391,6 +413,76 @@ pub struct Reloaded {
     pub pools: usize,
     /// How many servers, in all pools.
     pub servers: usize,
+}
+
+/// What `POST /v1/overrides` changes: its body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Change {
+    /// Another weight.
+    Weight {
+        /// The server's pool.
+        pool: PoolName,
+        /// The server.
+        server: ServerName,
+        /// 1 to 256.
+        weight: u32,
+    },
+    /// What the server is to be used for; `ready` takes back what was said
+    /// before.
+    State {
+        /// The server's pool.
+        pool: PoolName,
+        /// The server.
+        server: ServerName,
+        /// `ready`, `drain` or `maint`.
+        state: Admin,
+        /// With `drain`: how long the connections that it has may go on; where
+        /// it is not given, as long as the service says.
+        #[serde(default)]
+        deadline_ms: Option<u64>,
+    },
+    /// A server that the file does not have.
+    Add {
+        /// The pool.
+        pool: PoolName,
+        /// The server's name.
+        server: ServerName,
+        /// Where connections go.
+        address: SocketAddr,
+        /// 1 to 256.
+        #[serde(default)]
+        weight: Option<u32>,
+        /// Where it is checked, if not where the pool's others are.
+        #[serde(default)]
+        check_port: Option<u16>,
+        /// Open connections at a time.
+        #[serde(default)]
+        max_connections: Option<u32>,
+    },
+    /// A server is not there any more.
+    Remove {
+        /// The server's pool.
+        pool: PoolName,
+        /// The server.
+        server: ServerName,
+    },
+    /// As in the file again: one server, those of a pool, or all.
+    Clear {
+        /// The pool. `None`: all.
+        #[serde(default)]
+        pool: Option<PoolName>,
+        /// The server. `None`: all of the pool.
+        #[serde(default)]
+        server: Option<ServerName>,
+    },
+}
+
+/// `POST /v1/overrides`: the overrides of the servers that were changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Changed {
+    /// By pool and server.
+    pub servers: Vec<OverrideStatus>,
 }
 
 /// The body of every answer that is not 200.

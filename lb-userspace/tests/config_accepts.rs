@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use lb_userspace::config::{
-    Access, AgentCheck, Algorithm, Breaker, Check, CheckKind, Config, Hook, InitState, Limits,
-    Mode, Observe, OnChange, OnDown, OnStop, Rate, Refusal, RoleCheck, Route, Server, Service,
-    Snat, SourceLimits, Timeouts, Vips,
+    Access, AgentCheck, Algorithm, Breaker, Check, CheckKind, Config, Duty, Hook, InitState,
+    Limits, Mode, Observe, OnChange, OnDown, OnStop, Rate, Refusal, RoleCheck, Route, Server,
+    Service, Snat, SourceLimits, Timeouts, Vips,
 };
 
 fn example(name: &str) -> Config {
@@ -67,6 +67,7 @@ fn the_raft_example_gives_two_services_over_three_servers() {
             weight: 1,
             max_connections: None,
             backup: false,
+            duty: Duty::Ready,
         }
     );
     let (write, read) = (&config.services["kv-write"], &config.services["kv-read"]);

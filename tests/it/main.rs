@@ -16,6 +16,7 @@ mod garbage;
 mod health;
 mod interactive;
 mod lab;
+mod overrides;
 mod pair;
 mod reload;
 mod roles;

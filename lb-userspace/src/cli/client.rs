@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::http::request::Builder;
@@ -82,18 +82,19 @@ fn unreachable(cause: &io::Error) -> String {
 /// # Errors
 /// No agent, no answer in time, or an answer that is not 200.
 pub(super) fn get(socket: &Path, path: &str) -> Result<Vec<u8>, AskError> {
-    send(socket, Request::get(path))
+    send(socket, Request::get(path), Vec::new())
 }
 
-/// Has the agent change something: what, `path` says.
+/// Has the agent change something: what, `path` and `body` say.
 ///
 /// # Errors
 /// As for [`get`].
-pub(super) fn post(socket: &Path, path: &str) -> Result<Vec<u8>, AskError> {
-    send(socket, Request::post(path))
+pub(super) fn post(socket: &Path, path: &str, body: Vec<u8>) -> Result<Vec<u8>, AskError> {
+    let json = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    send(socket, json, body)
 }
 
-fn send(socket: &Path, request: Builder) -> Result<Vec<u8>, AskError> {
+fn send(socket: &Path, request: Builder, body: Vec<u8>) -> Result<Vec<u8>, AskError> {
     let broken = |source| AskError::Broken {
         socket: socket.to_owned(),
         source,
@@ -106,7 +107,7 @@ fn send(socket: &Path, request: Builder) -> Result<Vec<u8>, AskError> {
         socket: socket.to_owned(),
     };
     let exchange = async {
-        timeout(TIMEOUT, ask(socket, request))
+        timeout(TIMEOUT, ask(socket, request, body))
             .await
             .map_err(silent)?
     };
@@ -124,13 +125,17 @@ fn send(socket: &Path, request: Builder) -> Result<Vec<u8>, AskError> {
     Err(AskError::Refused { reason })
 }
 
-async fn ask(socket: &Path, request: Builder) -> Result<(StatusCode, Vec<u8>), AskError> {
+async fn ask(
+    socket: &Path,
+    request: Builder,
+    body: Vec<u8>,
+) -> Result<(StatusCode, Vec<u8>), AskError> {
     let stream = UnixStream::connect(socket).await;
     let stream = stream.map_err(|cause| AskError::Unreachable {
         socket: socket.to_owned(),
         cause,
     })?;
-    exchange(stream, request)
+    exchange(stream, request, body)
         .await
         .map_err(|source| AskError::Broken {
             socket: socket.to_owned(),
@@ -141,13 +146,14 @@ async fn ask(socket: &Path, request: Builder) -> Result<(StatusCode, Vec<u8>), A
 async fn exchange(
     stream: UnixStream,
     request: Builder,
+    body: Vec<u8>,
 ) -> Result<(StatusCode, Vec<u8>), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Its error is the request's too.
     let connection = tokio::spawn(connection);
     let request = request
         .header(header::HOST, "lb")
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::new(Bytes::from(body)))?;
     let response = sender.send_request(request).await?;
     let status = response.status();
     let body = Limited::new(response.into_body(), BODY_MAX);

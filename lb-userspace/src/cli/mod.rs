@@ -3,6 +3,7 @@
 //! Parses arguments, asks `config`, `shell` or the agent's admin API, and
 //! prints. Results go to standard output, errors and logs to standard error.
 
+mod change;
 mod check;
 mod client;
 mod explain;
@@ -53,6 +54,16 @@ enum Verb {
     Check(check::Arguments),
     /// Have the running agent read its configuration again
     Reload(Connection),
+    /// Change a server's weight or state until it is cleared
+    Set(change::Set),
+    /// Give a server no new connections, and reset those left at a deadline
+    Drain(change::Drain),
+    /// Add a server that the configuration does not have, until it is cleared
+    Add(change::Add),
+    /// Take a server out of its pool until it is cleared
+    Remove(change::Remove),
+    /// Go back to what the configuration says of a server, or of all
+    Clear(change::Clear),
     /// Show services, their targets, and what the servers say of themselves
     Status(Connection),
     /// Show why a server is UP or DOWN, and which services use it
@@ -90,7 +101,14 @@ impl Arguments {
         match self.verb {
             Verb::Run(arguments) => run::execute(arguments),
             Verb::Check(arguments) => check::execute(&arguments, out),
-            Verb::Reload(connection) => connection.change(path::RELOAD, out, reload::print),
+            Verb::Reload(connection) => {
+                connection.change(path::RELOAD, Vec::new(), out, reload::print)
+            }
+            Verb::Set(arguments) => change::set(&arguments, out),
+            Verb::Drain(arguments) => change::drain(&arguments, out),
+            Verb::Add(arguments) => change::add(&arguments, out),
+            Verb::Remove(arguments) => change::remove(&arguments, out),
+            Verb::Clear(arguments) => change::clear(&arguments, out),
             Verb::Status(connection) => connection.show(path::STATUS, out, status::print),
             Verb::Explain(arguments) => explain::execute(&arguments, out),
             Verb::Ready(arguments) => ready::execute(&arguments, out),
@@ -111,14 +129,15 @@ impl Connection {
         self.tell(&client::get(&self.socket, path)?, out, print)
     }
 
-    /// Has the agent do what `path` stands for, and prints its answer.
+    /// Has the agent do what `path` and `body` say, and prints its answer.
     fn change<T: DeserializeOwned>(
         &self,
         path: &str,
+        body: Vec<u8>,
         out: &mut dyn Write,
         print: fn(&T, &mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Failure> {
-        self.tell(&client::post(&self.socket, path)?, out, print)
+        self.tell(&client::post(&self.socket, path, body)?, out, print)
     }
 
     fn tell<T: DeserializeOwned>(

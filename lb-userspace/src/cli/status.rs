@@ -18,6 +18,7 @@ pub(super) fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
         services,
         pools,
         draining,
+        overrides,
     } = status;
     let uptime = duration(*uptime_ms);
     writeln!(
@@ -33,6 +34,16 @@ pub(super) fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     if !draining.is_empty() {
         writeln!(out)?;
         print_draining(draining, out)?;
+    }
+    if !overrides.is_empty() {
+        writeln!(out)?;
+        writeln!(out, "overrides")?;
+        let mut table = Table::new(&[("SERVER", Align::Left), ("OVERRIDE", Align::Left)]);
+        for one in overrides {
+            let server = format!("{}/{}", one.pool, one.server);
+            table.row([server, one.what.clone().unwrap_or_default()]);
+        }
+        table.print(out)?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ mod expect;
 mod file;
 mod health;
 mod name;
+mod overrides;
 mod policy;
 mod pool;
 mod problem;
@@ -26,7 +27,7 @@ pub(crate) mod word;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -36,6 +37,7 @@ pub use health::{
     StatusRange,
 };
 pub use name::{NAME_LENGTH_MAX, PoolName, ServerName, ServiceName, well_formed};
+pub use overrides::{Clock, Name, Override, Overrides};
 pub use policy::{Access, Algorithm, Mode, OnChange, OnDown, Rate, Refusal, Route, SourceLimits};
 pub use problem::{LoadError, Problem};
 use word::words;
@@ -206,11 +208,51 @@ pub struct Server {
     pub max_connections: Option<u32>,
     /// Whether it serves only while no other server can.
     pub backup: bool,
+    /// What it is to be used for, by an operator's word at run time.
+    pub duty: Duty,
+}
+
+/// What a server is to be used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Duty {
+    /// For whatever its checks and its agent allow. The file says nothing else.
+    #[default]
+    Ready,
+    /// For no new connections.
+    Drain {
+        /// Since when.
+        since: Instant,
+        /// How long from then on those that it has may go on. `None`: the
+        /// service's `drain_timeout`.
+        deadline: Option<Duration>,
+    },
+    /// For nothing.
+    Maint,
 }
 
 impl Server {
     /// Unless the file says otherwise.
     pub const WEIGHT: u32 = 1;
+
+    /// One of which nothing is said but where it is, and where it is asked.
+    #[must_use]
+    pub fn at(
+        name: ServerName,
+        address: SocketAddr,
+        check_port: Option<u16>,
+        agent_port: Option<u16>,
+    ) -> Self {
+        Self {
+            name,
+            address,
+            check_address: SocketAddr::new(address.ip(), check_port.unwrap_or(address.port())),
+            agent_address: agent_port.map(|port| SocketAddr::new(address.ip(), port)),
+            weight: Self::WEIGHT,
+            max_connections: None,
+            backup: false,
+            duty: Duty::Ready,
+        }
+    }
 }
 
 /// A VIP and port that clients connect to.

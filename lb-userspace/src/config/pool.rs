@@ -11,10 +11,10 @@ use toml::de::DeValue;
 use super::file::CONNECTIONS_MAX;
 use super::problem::Problems;
 use super::raw::{Fields, kind};
-use super::{Check, CheckKind, Pool, PoolName, Server, ServerName, check, role, value};
+use super::{Check, CheckKind, Duty, Pool, PoolName, Server, ServerName, check, role, value};
 
 /// HAProxy's: what operators know.
-const WEIGHTS: RangeInclusive<u32> = 1..=256;
+pub(super) const WEIGHTS: RangeInclusive<u32> = 1..=256;
 /// A server that is still cold after an hour will not get warm.
 const SLOW_STARTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
 
@@ -149,6 +149,7 @@ fn read_server(
         weight: weight.map_or(Server::WEIGHT, Spanned::into_inner),
         max_connections: max_connections.map(Spanned::into_inner),
         backup: backup.is_some_and(Spanned::into_inner),
+        duty: Duty::Ready,
     };
     Some((server, address_at))
 }

@@ -183,7 +183,7 @@ fn no_socket_address(text: &str) -> String {
 }
 
 /// Refuses the addresses that no single host on a network can have.
-fn unicast(address: IpAddr) -> Result<(), String> {
+pub(super) fn unicast(address: IpAddr) -> Result<(), String> {
     let any = match address {
         IpAddr::V4(address) => address.octets()[0] == 0,
         IpAddr::V6(address) => address.is_unspecified(),

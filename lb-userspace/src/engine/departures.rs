@@ -30,12 +30,15 @@ pub enum Fate {
 pub enum Deadline {
     /// For so long from the moment on in which it was first to be drained.
     After(Duration),
+    /// Until then.
+    At(Instant),
 }
 
 impl Deadline {
     fn since(self, left: Instant) -> Instant {
         match self {
             Self::After(time) => left + time,
+            Self::At(at) => at,
         }
     }
 }
@@ -217,7 +220,7 @@ mod tests {
         let then = now + TIME / 6;
         assert_eq!(departures.settle(then, &ids(&[]), sooner), ids(&[]));
         assert!(departures.draining().eq([(A, now + TIME / 3)]));
-        let at_once = |_| Fate::Drain(Deadline::After(Duration::ZERO));
+        let at_once = |_| Fate::Drain(Deadline::At(then));
         assert_eq!(departures.settle(then, &ids(&[]), at_once), ids(&[A]));
         assert_eq!(departures.draining().count(), 0);
     }

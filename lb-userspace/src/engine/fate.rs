@@ -3,10 +3,11 @@
 
 use lb_common::target::TargetId;
 
-use crate::config::{OnChange, OnDown, Route, Service};
+use crate::config::{Duty, OnChange, OnDown, Route, Service};
 use crate::engine::agent::Agent;
 use crate::engine::departures::{Deadline, Fate};
 use crate::engine::event::Role;
+use crate::engine::pool::Pool;
 use crate::engine::route::{self, Standing, Usability};
 
 impl Agent {
@@ -21,8 +22,11 @@ impl Agent {
             return Fate::Drain(Deadline::After(time));
         };
         let standings = pool.standings();
-        let Some(standing) = standings.iter().find(|one| one.server == target.server) else {
-            return of_a_stranger(service, pool.leader().is_some());
+        let mut members = pool.members.iter();
+        let member = members.find(|member| member.server.address == target.server);
+        let standing = standings.iter().find(|one| one.server == target.server);
+        let (Some(member), Some(standing)) = (member, standing) else {
+            return of_a_stranger(service, leadership(pool));
         };
         // Those that it has are none of those that failed.
         let calm = standings.iter().map(|one| Standing {
@@ -34,14 +38,33 @@ impl Agent {
             // Only the way to it is lost, and may come back.
             return Fate::Keep;
         }
-        of_a_member(service, standing)
+        of_a_member(service, standing, member.server.duty, leadership(pool))
+    }
+}
+
+/// What is known of who leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leadership {
+    /// Nothing: the agent has just started, and not everybody was heard.
+    Undecided,
+    /// Nobody does.
+    Vacant,
+    /// Somebody does.
+    Held,
+}
+
+fn leadership(pool: &Pool) -> Leadership {
+    match (pool.leader(), pool.is_opening()) {
+        (Some(_), _) => Leadership::Held,
+        (None, true) => Leadership::Undecided,
+        (None, false) => Leadership::Vacant,
     }
 }
 
 /// Of connections to a server that its pool no longer has. Once another leads,
 /// it does not.
-fn of_a_stranger(service: &Service, led: bool) -> Fate {
-    if service.route == Route::Leader && led {
+fn of_a_stranger(service: &Service, leadership: Leadership) -> Fate {
+    if service.route == Route::Leader && leadership == Leadership::Held {
         drained(service).max(changed(service))
     } else {
         drained(service)
@@ -49,11 +72,14 @@ fn of_a_stranger(service: &Service, led: bool) -> Fate {
 }
 
 /// Of connections to a server of the pool that the service may not use.
-fn of_a_member(service: &Service, standing: &Standing) -> Fate {
-    let lost_the_lead = service.route == Route::Leader && standing.role != Role::Leader;
+fn of_a_member(service: &Service, standing: &Standing, duty: Duty, leadership: Leadership) -> Fate {
+    // The agent before us may have drained the leader, which is in no slot then.
+    let may_lead = leadership == Leadership::Undecided && matches!(duty, Duty::Drain { .. });
+    let lost_the_lead =
+        service.route == Route::Leader && standing.role != Role::Leader && !may_lead;
     let by_usability = match standing.usability {
         Usability::Down | Usability::Maint => down(service),
-        Usability::Leaving => drained(service),
+        Usability::Leaving => left(service, duty),
         Usability::Unchecked | Usability::Resting => Fate::Keep,
         Usability::Up => changed(service),
     };
@@ -62,6 +88,18 @@ fn of_a_member(service: &Service, standing: &Standing) -> Fate {
         by_usability.max(changed(service))
     } else {
         by_usability
+    }
+}
+
+/// Of a server that is to be left: an operator's word counts from when it was
+/// said, also where another agent heard it.
+fn left(service: &Service, duty: Duty) -> Fate {
+    match duty {
+        Duty::Drain { since, deadline } => {
+            let time = deadline.unwrap_or(service.drain_timeout);
+            Fate::Drain(Deadline::At(since + time))
+        }
+        Duty::Ready | Duty::Maint => drained(service),
     }
 }
 
@@ -139,7 +177,14 @@ mod tests {
     #[test]
     fn connections_of_a_write_service() {
         for (service, change, down) in policies(Route::Leader) {
-            let of = |usability, role| of_a_member(&service, &standing(usability, role));
+            let of = |usability, role| {
+                of_a_member(
+                    &service,
+                    &standing(usability, role),
+                    Duty::Ready,
+                    Leadership::Held,
+                )
+            };
             for role in [Role::Replica, Role::Unknown] {
                 assert_eq!(of(Usability::Down, role), change.max(down));
                 assert_eq!(of(Usability::Maint, role), change.max(down));
@@ -152,9 +197,23 @@ mod tests {
             assert_eq!(of(Usability::Maint, Role::Leader), down);
             assert_eq!(of(Usability::Leaving, Role::Leader), DRAIN);
             assert_eq!(of(Usability::Resting, Role::Leader), Fate::Keep);
-            assert_eq!(of_a_stranger(&service, false), DRAIN);
-            assert_eq!(of_a_stranger(&service, true), change.max(DRAIN));
+            assert_eq!(of_a_stranger(&service, Leadership::Vacant), DRAIN);
+            assert_eq!(of_a_stranger(&service, Leadership::Held), change.max(DRAIN));
         }
+    }
+
+    #[test]
+    fn the_deadline_of_an_operator_counts_from_its_word() {
+        let service = service(Route::Any, 2, 2);
+        let leaving = standing(Usability::Leaving, Role::Unknown);
+        let since = std::time::Instant::now();
+        let of = |deadline| {
+            let duty = Duty::Drain { since, deadline };
+            of_a_member(&service, &leaving, duty, Leadership::Held)
+        };
+        let at = |time| Fate::Drain(Deadline::At(since + time));
+        assert_eq!(of(None), at(TIME));
+        assert_eq!(of(Some(TIME / 2)), at(TIME / 2));
     }
 
     /// The same of a service that reads: who leads does not matter.
@@ -163,7 +222,14 @@ mod tests {
         for route in [Route::Replicas, Route::ReplicasFirst, Route::Any] {
             for (service, change, down) in policies(route) {
                 for role in [Role::Leader, Role::Replica, Role::Unknown] {
-                    let of = |usability| of_a_member(&service, &standing(usability, role));
+                    let of = |usability| {
+                        of_a_member(
+                            &service,
+                            &standing(usability, role),
+                            Duty::Ready,
+                            Leadership::Held,
+                        )
+                    };
                     assert_eq!(of(Usability::Down), down);
                     assert_eq!(of(Usability::Maint), down);
                     assert_eq!(of(Usability::Leaving), DRAIN);
@@ -171,7 +237,7 @@ mod tests {
                     assert_eq!(of(Usability::Resting), Fate::Keep);
                     assert_eq!(of(Usability::Up), change);
                 }
-                assert_eq!(of_a_stranger(&service, true), DRAIN);
+                assert_eq!(of_a_stranger(&service, Leadership::Held), DRAIN);
             }
         }
     }

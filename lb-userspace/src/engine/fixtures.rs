@@ -8,7 +8,7 @@ use lb_common::target::Hop;
 
 use super::{CheckReport, Event, NextHop, Outcome, Role, RoleClaim, WatchReport};
 use crate::config::{
-    Algorithm, Check, CheckKind, Config, Hook, Limits, Mode, OnChange, OnDown, OnStop, Pool,
+    Algorithm, Check, CheckKind, Config, Duty, Hook, Limits, Mode, OnChange, OnDown, OnStop, Pool,
     Refusal, RoleCheck, Route, Server, Service, Snat, SourceLimits, Timeouts, Vips,
 };
 
@@ -35,6 +35,7 @@ pub fn pool() -> Pool {
         weight: Server::WEIGHT,
         max_connections: None,
         backup: false,
+        duty: Duty::Ready,
     };
     Pool {
         name: "kv".into(),

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use crate::api::ServerState;
-use crate::config::{self, InitState, Server};
+use crate::config::{self, Duty, InitState, Server};
 use crate::engine::action::Pace;
 use crate::engine::advice::{Admin, Advice, Operating};
 use crate::engine::circuit::Circuit;
@@ -100,7 +100,7 @@ impl Member {
     /// What it may be used for.
     #[must_use]
     pub fn usability(&self) -> Usability {
-        match (self.phase, &self.advice.operating, self.advice.admin) {
+        match (self.phase, &self.advice.operating, self.admin()) {
             (Phase::Down { .. }, ..) | (_, Operating::Down(_), _) => Usability::Down,
             (_, _, Admin::Maint) => Usability::Maint,
             (_, _, Admin::Drain) => Usability::Leaving,
@@ -110,10 +110,21 @@ impl Member {
         }
     }
 
+    /// What an operator and its agent want it used for: the less of both.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        let duty = match self.server.duty {
+            Duty::Ready => Admin::Ready,
+            Duty::Drain { .. } => Admin::Drain,
+            Duty::Maint => Admin::Maint,
+        };
+        duty.max(self.advice.admin)
+    }
+
     /// Its state, in HAProxy's words.
     #[must_use]
     pub fn state(&self) -> ServerState {
-        match (self.advice.admin, self.usability()) {
+        match (self.admin(), self.usability()) {
             (Admin::Maint, _) => ServerState::Maint,
             (_, Usability::Down | Usability::Unchecked) => ServerState::Down,
             (_, Usability::Maint) => ServerState::Maint,

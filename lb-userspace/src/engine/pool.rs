@@ -12,7 +12,8 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::config::{self, Breaker, Observe, PoolName, RoleCheck, Server, ServerName};
+use crate::api::ServerState;
+use crate::config::{self, Breaker, Duty, Observe, PoolName, RoleCheck, Server, ServerName};
 use crate::engine::action::{Action, Notice};
 use crate::engine::advice::Operating;
 use crate::engine::event::{CheckReport, Outcome, Role};
@@ -279,7 +280,7 @@ impl Pool {
     }
 
     /// Whether a server has not been checked yet since the pool is there.
-    fn is_opening(&self) -> bool {
+    pub(super) fn is_opening(&self) -> bool {
         !self.opened && self.members.iter().any(Member::is_unheard)
     }
 
@@ -413,6 +414,9 @@ impl Pool {
         member.since = now;
         member.warmth = Warmth::after(before, state, now, self.rules.slow_start);
         let (code, detail) = match (&member.check, &member.advice.operating) {
+            _ if member.server.duty != Duty::Ready && state != ServerState::Down => {
+                ("", "an operator wants it so".to_owned())
+            }
             (_, Operating::Down(why)) => ("", format!("its agent says {why}")),
             _ if member.circuit.is_tripped() => {
                 ("", "too many of its clients' connections failed".to_owned())

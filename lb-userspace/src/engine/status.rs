@@ -35,14 +35,17 @@ impl Agent {
                 .map(|pool| self.pool(pool, now))
                 .collect(),
             draining: self.draining(now),
+            overrides: Vec::new(),
         }
     }
 
     fn draining(&self, now: Instant) -> Vec<DrainingStatus> {
         let draining = self.departures.draining().filter_map(|(id, at)| {
             let target = self.installed.targets.get(&id)?;
+            let owner = self.owner(target);
+            let pool = owner.map(|(_, pool)| pool.name.clone());
             let place = self.places.get(&target.service);
-            let (service, server) = match (self.owner(target), self.names(id)) {
+            let (service, server) = match (owner, self.names(id)) {
                 (_, Some((service, server))) => (Some(service.clone()), Some(server.clone())),
                 (Some((service, _)), None) => (Some(service.name.clone()), None),
                 (None, None) => (place.map(|place| place.listen.to_string().into()), None),
@@ -52,6 +55,7 @@ impl Agent {
                 // An agent before us knew where the service was.
                 service: service.unwrap_or_else(|| "-".into()),
                 server: server.unwrap_or_else(|| target.server.to_string().into()),
+                pool,
                 address: target.server,
                 connections: self.departures.open(id),
                 reset_in_ms: milliseconds(at.saturating_duration_since(now)),

@@ -127,7 +127,7 @@ fn verdict(agent: &Agent, service: &Service, standing: &Standing) -> String {
         (Usability::Unchecked, _) => "not checked yet",
         (Usability::Down, _) => "DOWN",
         (Usability::Maint, _) => "MAINT",
-        (Usability::Leaving, _) => "its agent wants it left",
+        (Usability::Leaving, _) => "it is to be left",
         (Usability::Resting, _) => "its agent gives it no weight",
         (Usability::Up, Route::Leader) if standing.role != Role::Leader => "not the leader",
         (Usability::Up, Route::Replicas | Route::ReplicasFirst)

@@ -11,10 +11,10 @@ use lb_common::target::TargetId;
 use lb_common::verdict::{Fate, Reason};
 
 use crate::api::{
-    FlowFilter, FlowOrder, FlowStatus, Flows, ServiceStats, Stats, Status, TableStats, TargetStats,
-    VerdictStats,
+    FlowFilter, FlowOrder, FlowStatus, Flows, OverrideStatus, ServiceStats, Stats, Status,
+    TableStats, TargetStats, VerdictStats,
 };
-use crate::config::{Config, ServerName, Service, ServiceName};
+use crate::config::{Config, Overrides, ServerName, Service, ServiceName};
 use crate::engine::Agent;
 use crate::shell::admin::{Answer, Refusal};
 use crate::shell::counters::Counters;
@@ -27,6 +27,8 @@ pub struct Answers<'a> {
     pub agent: &'a Agent,
     /// The configuration.
     pub config: &'a Config,
+    /// What of it is not in the file.
+    pub overrides: &'a Overrides,
     /// The kernel's counters.
     pub counters: &'a Counters,
     /// The kernel's half.
@@ -54,6 +56,18 @@ impl Answers<'_> {
             target.connections = self.open(TargetId(target.id));
         }
         status.draining.retain(|target| target.connections > 0);
+        for ((pool, server), one) in self.overrides.iter() {
+            status.overrides.push(OverrideStatus {
+                pool: pool.clone(),
+                server: server.clone(),
+                what: Some(one.to_string()),
+            });
+            let pools = status.pools.iter_mut().filter(|found| found.name == *pool);
+            let servers = pools.flat_map(|found| &mut found.servers);
+            for found in servers.filter(|found| found.name == *server) {
+                found.why.insert(0, format!("override: {one}"));
+            }
+        }
         status
     }
 

@@ -4,7 +4,8 @@
 //! another configuration. Towards the kernel program:
 //! `load` (its life), `tables` (plans), `slots`, `flows` (connections), `counters`,
 //! `events`. Towards the network: `probe`, `neighbours`, `announce`, `wire`.
-//! Towards the operator: `admin`, and `answer` to its queries.
+//! Towards the operator: `admin`, `answer` to its queries, and `overrides`, the file
+//! of what it changed.
 
 pub mod admin;
 pub mod announce;
@@ -15,6 +16,7 @@ pub mod events;
 pub mod flows;
 pub mod load;
 pub mod neighbours;
+pub mod overrides;
 pub mod probe;
 pub mod reload;
 pub mod run;

@@ -7,14 +7,15 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::mpsc;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use crate::api;
-use crate::config::{Config, LoadError, Mode, room};
+use crate::api::{self, OverrideStatus};
+use crate::config::{Clock, Config, LoadError, Mode, Name, Overrides, room};
 use crate::engine::Event;
+use crate::shell::admin::Refusal;
 use crate::shell::load::Families;
 use crate::shell::neighbours::Followed;
 use crate::shell::run::{Balancer, RunError, rests};
@@ -113,6 +114,14 @@ fn obstacles(old: &Config, new: &Config, slots: usize) -> Vec<Obstacle> {
     found.map(|(_, obstacle)| obstacle).collect()
 }
 
+/// What time it is.
+pub(super) fn clock() -> Clock {
+    Clock {
+        now: Instant::now(),
+        wall: SystemTime::now(),
+    }
+}
+
 impl Balancer {
     /// Reads the file again, and goes on as it says from now on.
     ///
@@ -122,8 +131,8 @@ impl Balancer {
         &mut self,
         happened: &mut mpsc::Receiver<Event>,
     ) -> Result<Result<api::Reloaded, ReloadError>, RunError> {
-        let config = match self.read() {
-            Ok(config) => config,
+        let (file, config, overrides) = match self.read() {
+            Ok(read) => read,
             Err(error) => {
                 // As `lb check` has it: a line for each problem.
                 for line in error.to_string().lines() {
@@ -137,6 +146,13 @@ impl Balancer {
             pools: config.pools.len(),
             servers: config.pools.values().map(|pool| pool.servers.len()).sum(),
         };
+        // What cannot be saved now is saved with the next change.
+        if overrides != self.overrides
+            && let Err(error) = self.options.store().save(&overrides)
+        {
+            error!(%error, "cannot save the overrides");
+        }
+        (self.file, self.overrides) = (file, overrides);
         self.configure(config, happened).await?;
         info!(
             services = reloaded.services,
@@ -147,14 +163,62 @@ impl Balancer {
         Ok(Ok(reloaded))
     }
 
-    fn read(&self) -> Result<Config, ReloadError> {
-        let config = self.options.load()?;
+    /// The file as it is now, with and without the overrides, and those that it
+    /// allows.
+    fn read(&self) -> Result<(Config, Config, Overrides), ReloadError> {
+        let file = self.options.load()?;
+        let mut allowed = self.overrides.clone();
+        let dropped = allowed.prune(&file);
+        let config = allowed.apply(&file, clock());
         let obstacles = obstacles(&self.config, &config, self.tables.slots());
         if obstacles.is_empty() {
-            return Ok(config);
+            for ((pool, server), why) in dropped {
+                warn!(%pool, %server, why, "dropped an override");
+            }
+            return Ok((file, config, allowed));
         }
         let path = self.options.config_path.clone();
         Err(ReloadError::NotWhileRunning { path, obstacles })
+    }
+
+    /// Changes something until it is cleared.
+    ///
+    /// # Errors
+    /// The tables are out of reach. A change that is refused is no such error.
+    pub(super) async fn change(
+        &mut self,
+        change: api::Change,
+        happened: &mut mpsc::Receiver<Event>,
+    ) -> Result<Result<api::Changed, Refusal>, RunError> {
+        let mut overrides = self.overrides.clone();
+        let concerned = match overrides.take(&self.file, change, clock()) {
+            Ok(concerned) => concerned,
+            Err(why) => return Ok(Err(Refusal::Invalid(format!("lb: {why}")))),
+        };
+        let config = overrides.apply(&self.file, clock());
+        let obstacles = obstacles(&self.config, &config, self.tables.slots());
+        if !obstacles.is_empty() {
+            let why = format!("lb: {}; nothing has changed", Obstacles(&obstacles));
+            return Ok(Err(Refusal::Invalid(why)));
+        }
+        if let Err(error) = self.options.store().save(&overrides) {
+            let why = format!("cannot save the override, nothing has changed: {error}");
+            return Ok(Err(Refusal::Failed(why)));
+        }
+        self.overrides = overrides;
+        let said = |(pool, server): Name| {
+            let mut all = self.overrides.iter();
+            let found = all.find(|((p, s), _)| (p, s) == (&pool, &server));
+            let what = found.map(|(_, one)| one.to_string());
+            OverrideStatus { pool, server, what }
+        };
+        let servers: Vec<OverrideStatus> = concerned.into_iter().map(said).collect();
+        for OverrideStatus { pool, server, what } in &servers {
+            let what = what.as_deref().unwrap_or("as in the file");
+            info!(%pool, %server, what, "an operator changed a server");
+        }
+        self.configure(config, happened).await?;
+        Ok(Ok(api::Changed { servers }))
     }
 
     /// Goes on as `config` says from now on.

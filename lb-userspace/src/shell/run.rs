@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
-use crate::config::{Config, LoadError, OnStop};
+use crate::config::{Config, LoadError, OnStop, Overrides};
 use crate::engine::{Action, Agent, Event, Op, TICK};
 use crate::shell::admin::{self, BindError, Query, Refusal, Socket};
 use crate::shell::announce::Announcement;
@@ -27,8 +27,9 @@ use crate::shell::events;
 use crate::shell::flows::{FlowTable, Keeper, Rests, Sweep};
 use crate::shell::load::{Datapath, OpenError};
 use crate::shell::neighbours::{Followed, Neighbours, virtual_links};
+use crate::shell::overrides::Store;
 use crate::shell::probe::Probes;
-use crate::shell::reload::ReloadError;
+use crate::shell::reload::{ReloadError, clock};
 use crate::shell::tables::{Sources, TableError, Tables};
 use crate::shell::wire::FrameSocket;
 
@@ -56,6 +57,12 @@ impl RunOptions {
             config.interfaces.clone_from(&self.interfaces);
         }
         Ok(config)
+    }
+
+    /// Where overrides are kept.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        Store::within(&self.run_dir)
     }
 }
 
@@ -96,19 +103,21 @@ const EVENTS_MAX: usize = 1024;
 ///
 /// # Errors
 /// What kept it from running.
-pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
+pub async fn run(file: Config, options: RunOptions) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(io("follow SIGTERM"))?;
     let hangup = signal(SignalKind::hangup()).map_err(io("follow SIGHUP"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("follow SIGINT"))?;
     let socket = Socket::bind(&options.run_dir.join(admin::SOCKET_NAME))?;
-    let virtual_links = virtual_links(&config.interfaces).await;
+    let virtual_links = virtual_links(&file.interfaces).await;
+    let overrides = options.store().load(&file);
+    let config = overrides.apply(&file, clock());
     let datapath = Datapath::open(&config, &virtual_links, &options.bpffs)?;
     let (queries, asked) = admin::queries();
     tokio::spawn(admin::serve(socket, queries));
     let (events, happened) = mpsc::channel(EVENTS_MAX);
 
     let abandon = datapath.abandonment();
-    let mut balancer = match Balancer::start(config, options, datapath, events).await {
+    let mut balancer = match Balancer::start(file, overrides, options, datapath, events).await {
         Ok(balancer) => balancer,
         Err(cause) => {
             abandon.carry_out();
@@ -132,6 +141,10 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
 
 /// Everything that runs while the agent does.
 pub(super) struct Balancer {
+    /// As the file has it.
+    pub(super) file: Config,
+    pub(super) overrides: Overrides,
+    /// The one in force: of the two.
     pub(super) config: Config,
     pub(super) options: RunOptions,
     pub(super) agent: Agent,
@@ -147,11 +160,13 @@ pub(super) struct Balancer {
 
 impl Balancer {
     async fn start(
-        config: Config,
+        file: Config,
+        overrides: Overrides,
         options: RunOptions,
         mut datapath: Datapath,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, RunError> {
+        let config = overrides.apply(&file, clock());
         let interface = datapath.interface().clone();
         let sources = Sources {
             addresses: config.snat.addresses.clone(),
@@ -210,6 +225,8 @@ impl Balancer {
             followed,
             options,
             config,
+            overrides,
+            file,
         };
         balancer.carry_out(first).await?;
         Ok(balancer)
@@ -303,6 +320,7 @@ impl Balancer {
         let answers = Answers {
             agent: &self.agent,
             config: &self.config,
+            overrides: &self.overrides,
             counters: &self.counters,
             datapath: &self.datapath,
             sweep: &sweep,
@@ -316,6 +334,10 @@ impl Balancer {
                 let reloaded = self.reload(happened).await?;
                 let refused = |error: ReloadError| Refusal::Invalid(error.to_string());
                 drop(reply.send(reloaded.map_err(refused)));
+            }
+            Query::Change { change, answer } => {
+                let changed = self.change(change, happened).await?;
+                drop(answer.send(changed));
             }
         }
         Ok(())

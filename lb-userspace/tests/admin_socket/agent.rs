@@ -8,9 +8,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use lb_userspace::api::{
-    CheckStatus, FlowFilter, FlowStatus, Flows, PoolStatus, Reloaded, Role, ServerState,
-    ServerStatus, ServiceState, ServiceStats, ServiceStatus, Stats, Status, TableStats,
-    TargetStats, TargetStatus, VerdictStats,
+    Change, Changed, CheckStatus, FlowFilter, FlowStatus, Flows, OverrideStatus, PoolStatus,
+    Reloaded, Role, ServerState, ServerStatus, ServiceState, ServiceStats, ServiceStatus, Stats,
+    Status, TableStats, TargetStats, TargetStatus, VerdictStats,
 };
 use lb_userspace::config::{Algorithm, Hook, Mode, Route};
 use lb_userspace::shell::admin::{self, Query, Refusal, Socket};
@@ -98,6 +98,16 @@ pub fn answer(query: Query) {
         Query::Stats(answer) => drop(answer.send(Ok(stats()))),
         Query::Flows { filter, answer } => drop(answer.send(flows(&filter))),
         Query::Reload(answer) => drop(answer.send(Ok(RELOADED))),
+        Query::Change { change, answer } => drop(answer.send(Ok(changed(&change)))),
+    }
+}
+
+/// What the verbs that change something are given: the change as it came.
+pub fn changed(change: &Change) -> Changed {
+    let (pool, server) = ("kv".into(), "n1".into());
+    let what = Some(serde_json::to_string(change).unwrap());
+    Changed {
+        servers: vec![OverrideStatus { pool, server, what }],
     }
 }
 
@@ -159,6 +169,7 @@ pub fn status() -> Status {
             ],
         }],
         draining: vec![],
+        overrides: vec![],
     }
 }
 

@@ -338,7 +338,7 @@ fn an_unknown_path_is_answered_with_the_known_ones() {
     assert_eq!(status, "HTTP/1.1 404 Not Found");
     assert_eq!(
         body,
-        r#"{"error":"no such path: /v2/status; known: /v1/status, /v1/stats, /v1/flows, /v1/reload"}"#
+        r#"{"error":"no such path: /v2/status; known: /v1/status, /v1/stats, /v1/flows, /v1/reload, /v1/overrides"}"#
     );
 }
 
@@ -379,6 +379,59 @@ fn a_reload_says_what_there_is_now_or_what_is_wrong() {
     // As `lb check` has it.
     let problems = "lb.toml:1:1: one\nlb.toml:2:2: another";
     assert_fails(&agent.lb(&["reload"]), 1, problems);
+}
+
+#[test]
+fn changes_reach_the_agent_as_they_were_typed() {
+    let agent = Agent::start(answer);
+    let one = r#""pool":"kv","server":"n1""#;
+    let deadline = r#""deadline_ms""#;
+    let drain = format!(r#"{{"change":"state",{one},"state":"drain",{deadline}:"#);
+    let add = format!(r#"{{"change":"add",{one},"address":"10.0.0.9:80","weight":2,"#);
+    let table: [(&[&str], String); 8] = [
+        (
+            &["set", "kv/n1", "weight", "5"],
+            format!(r#"{{"change":"weight",{one},"weight":5}}"#),
+        ),
+        (
+            &["set", "kv/n1", "state", "maint"],
+            format!(r#"{{"change":"state",{one},"state":"maint",{deadline}:null}}"#),
+        ),
+        (&["drain", "kv/n1"], format!("{drain}null}}")),
+        (
+            &["drain", "kv/n1", "--deadline", "5s", "--wait"],
+            format!("{drain}5000}}"),
+        ),
+        (
+            &["add", "kv", "n1", "10.0.0.9:80", "--weight", "2"],
+            format!(r#"{add}"check_port":null,"max_connections":null}}"#),
+        ),
+        (
+            &["remove", "kv/n1"],
+            format!(r#"{{"change":"remove",{one}}}"#),
+        ),
+        (
+            &["clear", "kv/n1"],
+            format!(r#"{{"change":"clear",{one}}}"#),
+        ),
+        (
+            &["clear"],
+            r#"{"change":"clear","pool":null,"server":null}"#.to_owned(),
+        ),
+    ];
+    for (arguments, body) in table {
+        assert_prints(&agent.lb(arguments), &format!("kv/n1: {body}\n"));
+    }
+    for wrong in [
+        &["set", "n1", "weight", "5"][..],
+        &["set", "kv/n1", "weight", "many"],
+        &["set", "kv/n1", "state", "gone"],
+        &["set", "kv/n1", "colour", "red"],
+        &["drain", "kv/n1", "--deadline", "5"],
+        &["add", "kv", "n1", "somewhere"],
+    ] {
+        assert_eq!(agent.lb(wrong).status.code(), Some(2), "{wrong:?}");
+    }
 }
 
 #[test]

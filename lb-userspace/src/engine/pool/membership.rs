@@ -52,6 +52,12 @@ impl Pool {
             }));
             (0..self.members.len()).for_each(|server| self.ask(server, &mut actions));
         }
+        for index in 0..self.members.len() {
+            // Of who has just come, its first check tells.
+            if self.members[index].told.is_some() {
+                self.tell(now, index, &mut actions);
+            }
+        }
         self.settle(now, None, &mut actions);
         // Probes that begin anew do so at the normal pace.
         for member in &self.members {

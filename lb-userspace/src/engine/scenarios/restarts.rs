@@ -1,6 +1,7 @@
 //! An agent that takes over the tables of one that died.
 
 use super::*;
+use crate::config::Duty;
 
 #[test]
 fn a_restart_moves_nothing_and_the_first_reports_move_nothing_either() {
@@ -161,4 +162,35 @@ fn a_service_that_left_the_configuration_drains_and_then_gives_its_ids_back() {
         })),
         gone[..1]
     );
+}
+
+/// The leader is in no slot while it is drained: only what it says tells the next
+/// agent that it leads.
+#[test]
+fn a_leader_that_is_drained_is_not_cut_by_the_next_agent_before_its_deadline() {
+    let mut stage = Stage::settled(write_and_read());
+    let old = stage.id(WRITE, 1);
+    let mut drained = write_and_read();
+    let since = stage.now;
+    drained.pools.values_mut().for_each(|pool| {
+        let deadline = Some(DRAIN);
+        pool.servers[0].duty = Duty::Drain { since, deadline };
+    });
+    let config = Box::new(drained.clone());
+    assert_eq!(cuts(&stage.sees(Event::Configured { config })), []);
+    assert_eq!(stage.writer(), None);
+    let installed = stage.agent.installed().clone();
+    let (mut agent, actions) = Agent::new(drained, installed, since);
+    assert!(!cuts(&actions).contains(&old));
+    for (number, says) in [
+        (1, Leads(Some(5))),
+        (2, Follows(Some(5))),
+        (3, Follows(Some(5))),
+    ] {
+        let actions = agent.handle(since, checked(number, says));
+        assert!(!cuts(&actions).contains(&old), "n{number}");
+    }
+    // Another leads: then it does not.
+    let actions = agent.handle(since, checked(2, Leads(Some(6))));
+    assert!(cuts(&actions).contains(&old));
 }

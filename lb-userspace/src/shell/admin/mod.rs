@@ -33,6 +33,13 @@ pub enum Query {
     },
     /// Read the configuration again, and go on as it says.
     Reload(Answer<api::Reloaded>),
+    /// Change something for the time until it is cleared.
+    Change {
+        /// What.
+        change: api::Change,
+        /// Where the answer goes.
+        answer: Answer<api::Changed>,
+    },
 }
 
 /// Where the agent's loop sends an answer.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{self, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{Answer, Query, Refusal};
-use crate::api::{Failure, FlowFilter, Flows, Reloaded, Stats, Status, path};
+use crate::api::{Change, Changed, Failure, FlowFilter, Flows, Reloaded, Stats, Status, path};
 
 /// A loop that takes longer than this is stuck, and the operator should know.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
@@ -25,6 +25,7 @@ pub(super) fn router(queries: mpsc::Sender<Query>) -> Router {
         .route(path::STATS, get(stats))
         .route(path::FLOWS, get(flows))
         .route(path::RELOAD, post(reload))
+        .route(path::OVERRIDES, post(change))
         .fallback(no_such_path)
         .method_not_allowed_fallback(other_method)
         .with_state(queries)
@@ -51,6 +52,17 @@ async fn flows(
 
 async fn reload(State(queries): State<mpsc::Sender<Query>>) -> Result<Json<Reloaded>, Failed> {
     ask(&queries, Query::Reload).await
+}
+
+async fn change(
+    State(queries): State<mpsc::Sender<Query>>,
+    change: Result<Json<Change>, JsonRejection>,
+) -> Result<Json<Changed>, Failed> {
+    let Json(change) = change.map_err(|rejection| {
+        let reason = rejection.body_text();
+        Failed(StatusCode::BAD_REQUEST, reason)
+    })?;
+    ask(&queries, |answer| Query::Change { change, answer }).await
 }
 
 async fn no_such_path(uri: Uri) -> Failed {

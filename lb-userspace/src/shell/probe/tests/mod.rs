@@ -17,8 +17,8 @@ use super::Probes;
 use super::check::Check;
 use super::connect::Ports;
 use crate::config::{
-    self, CheckKind, Config, Hook, Limits, OnStop, Pool, RoleCheck, Server, Snat, StatusRange,
-    Timeouts, Vips,
+    self, CheckKind, Config, Duty, Hook, Limits, OnStop, Pool, RoleCheck, Server, Snat,
+    StatusRange, Timeouts, Vips,
 };
 use crate::engine::{CheckReport, Event, Outcome, Pace, Role, RoleClaim};
 
@@ -43,6 +43,7 @@ fn pool(address: SocketAddr, kind: CheckKind, role: Option<RoleCheck>) -> Pool {
             weight: Server::WEIGHT,
             max_connections: None,
             backup: false,
+            duty: Duty::Ready,
         }],
     }
 }

@@ -14,6 +14,7 @@ fn config(addresses: &[SocketAddr], interval: Duration) -> Config {
         weight: Server::WEIGHT,
         max_connections: None,
         backup: false,
+        duty: Duty::Ready,
     };
     pool.servers = addresses.iter().enumerate().map(server).collect();
     Config {
