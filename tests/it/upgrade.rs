@@ -120,6 +120,30 @@ fn an_agent_with_more_services_than_its_forerunner_had_room_for_keeps_the_connec
 }
 
 #[test]
+fn what_an_agent_of_another_layout_left_is_named_and_goes_on_steering() {
+    privileged!();
+    let mut site = Site::start(|_| {});
+    let mut open = site.connect().unwrap();
+    site.balancer.kill().unwrap();
+    let all = site.lab.bpffs().join("lb");
+    let [ours] = &pins(&all)[..] else {
+        panic!("{:?}", pins(&all));
+    };
+    let other = all.join(format!("{NIC}-v1"));
+    fs::rename(ours, &other).unwrap();
+    site.balancer.start_again().unwrap();
+    let ended = wait_until(PATIENCE, || site.balancer.exit_status().is_some());
+    assert!(ended, "{}", site.balancer.output());
+    let said = site.balancer.output();
+    for part in ["eth0-v1 holds the data path of another version", "layout 1"] {
+        assert!(said.contains(part), "{said}");
+    }
+    open.ping().unwrap();
+    site.connect().unwrap().ping().unwrap();
+    assert_eq!(pins(&all), [other]);
+}
+
+#[test]
 fn a_second_agent_is_refused_and_does_no_harm() {
     privileged!();
     let site = Site::start(|_| {});

@@ -49,12 +49,25 @@ pub enum OpenError {
         /// What the other agent has locked.
         path: PathBuf,
     },
+    /// An agent of another version was killed, or runs still.
+    #[error(
+        "{path} holds the data path of another version: its tables have layout {found}, this version's have \
+         layout {ours}, and its connections cannot be taken over. It goes on steering. End it when you can do \
+         without them: start that version and stop it by SIGTERM, or `rm -r {path}`; then start this one"
+    )]
+    OtherLayout {
+        /// Its pins.
+        path: PathBuf,
+        /// The layout of its maps.
+        found: u32,
+        /// The layout of ours.
+        ours: u32,
+    },
     /// Another XDP program is attached.
     #[error(
         "another XDP program is attached to {interface}, and it is not one that this agent pinned; see it \
-         with `ip link show {interface}` and stop whoever owns it, or remove it: with \
-         `ip link set {interface} xdp off`, or, where an agent of another version was killed, by removing \
-         its pins in the directory lb of the BPF file system, which ends its connections"
+         with `ip link show {interface}` and stop whoever owns it, or remove it with \
+         `ip link set {interface} xdp off`"
     )]
     Busy {
         /// The NIC.

@@ -9,6 +9,7 @@ mod attach;
 mod choice;
 mod error;
 mod growth;
+mod layouts;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -165,6 +166,7 @@ impl Datapath {
             .join("lb")
             .join(format!("{}-v{MAPS_VERSION}", first.name));
         create_directory(&pins)?;
+        layouts::refuse_others(&pins, first)?;
         let lock = lock(&pins, first)?;
         let adopted = pins.join("GENERATIONS").exists();
         let brought_up = bring_up(config, virtual_links, &interfaces, &pins);
