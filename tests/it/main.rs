@@ -8,6 +8,7 @@ mod connections;
 mod crowd;
 mod datapath;
 mod dataplane;
+mod endurance;
 mod equivalence;
 mod examples;
 mod failover;

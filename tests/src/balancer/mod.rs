@@ -37,6 +37,7 @@ pub struct Balancer {
     run: PathBuf,
     log: PathBuf,
     log_filter: Option<&'static str>,
+    program: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -91,6 +92,7 @@ impl Balancer {
             bpffs,
             run,
             log_filter: None,
+            program: None,
             process: None,
         })
     }
@@ -98,7 +100,10 @@ impl Balancer {
     /// The command that starts `lb` on this lab: also for a second one that is
     /// to be refused.
     pub fn command(&self) -> Result<Command> {
-        let mut command = Command::new(binaries::find("lb")?);
+        let mut command = match &self.program {
+            Some(program) => Command::new(program),
+            None => Command::new(binaries::find("lb")?),
+        };
         command.arg("run");
         command.arg("--config").arg(&self.configuration);
         command.arg("--bpffs").arg(&self.bpffs);
@@ -112,6 +117,11 @@ impl Balancer {
     /// What it logs from its next start on, as RUST_LOG has it.
     pub fn set_log_filter(&mut self, filter: &'static str) {
         self.log_filter = Some(filter);
+    }
+
+    /// The program that is started from now on, instead of the project's own.
+    pub fn set_program(&mut self, program: PathBuf) {
+        self.program = Some(program);
     }
 
     /// Starts `lb` where it does not run: with the maps and the link that the

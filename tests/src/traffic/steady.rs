@@ -15,7 +15,7 @@ use crate::patience::wait_until;
 /// some room.
 const PAUSE: Duration = Duration::from_millis(1);
 /// No client goes on for longer.
-const DURATION_MAX: Duration = Duration::from_secs(60);
+const DURATION_MAX: Duration = Duration::from_secs(180);
 
 /// Clients at work. They stop when this is stopped or dropped.
 #[derive(Debug)]
