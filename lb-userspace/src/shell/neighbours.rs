@@ -4,13 +4,14 @@
 //! The kernel resolves and refreshes neighbours; we only ask it to (NTF_USE),
 //! so that its own ARP timers, static entries and proxies count here too.
 
+mod changes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use futures_util::TryStreamExt as _;
 use lb_common::addr::Mac;
 use lb_common::target::Hop;
 use rtnetlink::packet_route::AddressFamily;
@@ -19,15 +20,14 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMetric, RouteType};
-use rtnetlink::{
-    Handle, MulticastGroup, RouteMessageBuilder, new_connection, new_multicast_connection,
-};
+use rtnetlink::{Handle, RouteMessageBuilder, new_connection};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use crate::config::Config;
 use crate::engine::{Event, NextHop};
 use crate::shell::load::Interface;
+use changes::Changes;
 
 /// How often the ways are looked at without a notification.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,9 +37,6 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a look may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Notifications that come within so long are one change.
-const BURST: Duration = Duration::from_millis(5);
 
 /// What a way carries where the kernel says nothing: Ethernet's.
 const MTU: u32 = 1500;
@@ -78,41 +75,6 @@ pub struct Neighbours {
     /// Of which of them the engine was told since what is followed changed.
     told: BTreeSet<IpAddr>,
     complained: BTreeMap<IpAddr, String>,
-}
-
-/// Notifications of changes, on a connection of their own: where they come too
-/// fast, the kernel drops some, and an answer may not be among them.
-struct Changes(Option<Pin<Box<dyn Stream<Item = ()> + Send>>>);
-
-impl Changes {
-    fn follow() -> io::Result<Self> {
-        let groups = [
-            MulticastGroup::Neigh,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Route,
-            MulticastGroup::Ipv6Ifaddr,
-            MulticastGroup::Link,
-        ];
-        let (connection, _, notifications) = new_multicast_connection(&groups)?;
-        tokio::spawn(connection);
-        Ok(Self(Some(Box::pin(notifications.map(|_| ())))))
-    }
-
-    /// Waits for a change. A burst of notifications is one change. Never
-    /// comes back once the connection is lost; there is still the clock.
-    async fn next(&mut self) {
-        let Some(notifications) = &mut self.0 else {
-            return std::future::pending().await;
-        };
-        if notifications.next().await.is_none() {
-            warn!("netlink tells of no changes any more; looking every second instead");
-            self.0 = None;
-            return;
-        }
-        tokio::time::sleep(BURST).await;
-        while let Some(Some(_)) = notifications.next().now_or_never() {}
-    }
 }
 
 fn connect() -> io::Result<Handle> {
