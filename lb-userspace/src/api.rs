@@ -162,7 +162,11 @@ pub struct PoolStatus {
     /// Why there is no leader although there should be one, or what else an
     /// operator must know.
     pub problem: Option<String>,
-    /// In the order of the configuration.
+    /// Who told the cluster's members how long ago, or why nobody does. `None`:
+    /// the servers are those of the file.
+    #[serde(default)]
+    pub members: Option<String>,
+    /// In the order of the configuration, or of the list that is followed.
     pub servers: Vec<ServerStatus>,
 }
 

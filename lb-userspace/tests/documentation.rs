@@ -25,6 +25,7 @@ fn known_keys() -> BTreeSet<String> {
         [pool.p]
         {NONSENSE} = 0
         check = {{ {NONSENSE} = 0, json = {{ {NONSENSE} = 0 }}, expect = {{ {NONSENSE} = 0 }} }}
+        discover = {{ {NONSENSE} = 0 }}
         role = {{ {NONSENSE} = 0, leader = {{ {NONSENSE} = 0 }} }}
         server = [{{ {NONSENSE} = 0 }}]
         [service.s]
@@ -37,7 +38,7 @@ fn known_keys() -> BTreeSet<String> {
         .filter_map(|problem| problem.message.split_once("; known: "))
         .map(|(_, list)| list)
         .collect();
-    assert_eq!(lists.len(), 13, "{problems:?}");
+    assert_eq!(lists.len(), 14, "{problems:?}");
     let keys = lists.iter().flat_map(|list| list.split(", "));
     keys.map(|key| key.trim_matches('"').to_owned()).collect()
 }

@@ -17,6 +17,7 @@ mod garbage;
 mod health;
 mod interactive;
 mod lab;
+mod members;
 mod overrides;
 mod pair;
 mod reload;

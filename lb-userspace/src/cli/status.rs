@@ -120,6 +120,10 @@ fn print_pool(pool: &PoolStatus, out: &mut dyn Write) -> io::Result<()> {
         (Some(leader), None) => write!(out, ", leader {leader}")?,
         (None, _) => {}
     }
+    if let Some(members) = &pool.members {
+        // Servers wrote parts of it.
+        write!(out, ", members {}", members.replace(char::is_control, "?"))?;
+    }
     if let Some(problem) = &pool.problem {
         write!(out, ", problem: {}", problem.replace(char::is_control, "?"))?;
     }

@@ -156,7 +156,7 @@ impl Place {
 }
 
 /// The text of a number, a word or a truth value; `None` for all else.
-fn text_at(json: &Json, pointer: &str) -> Option<String> {
+pub(super) fn text_at(json: &Json, pointer: &str) -> Option<String> {
     match json.pointer(pointer)? {
         Json::String(text) if !text.is_empty() => Some(text.clone()),
         Json::Number(number) => Some(number.to_string()),
@@ -305,7 +305,11 @@ fn value_text<'a>(value: &'a DeValue<'_>) -> &'a str {
 
 /// A JSON pointer to something, and not to the whole.
 fn pointer(value: &DeValue<'_>) -> Result<String, String> {
-    let text = value::text(value)?;
+    json_pointer(value::text(value)?)
+}
+
+/// A JSON pointer (RFC 6901) that points below the whole answer.
+pub(super) fn json_pointer(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
         return Err(format!(
             "\"{text}\" is no JSON pointer; write \"/{}\"",

@@ -8,6 +8,7 @@
 //! the command line overrides is applied by `cli`.
 
 mod check;
+mod discover;
 mod expect;
 mod file;
 mod health;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+pub use discover::{Discover, MEMBERS_MAX, Member, Template};
 pub use expect::{Answered, Condition, Expected, JsonTest, Pattern, Place};
 pub use health::{
     AgentCheck, Breaker, Check, CheckKind, InitState, Method, Observe, Page, RoleCheck, RoleSource,
@@ -186,6 +188,9 @@ pub struct Pool {
     /// How long a server that comes back takes to get its whole share of new
     /// connections. `None`: it gets it at once.
     pub slow_start: Option<Duration>,
+    /// Where the cluster's own list of members is. `None`: the servers are
+    /// those of the file.
+    pub discover: Option<Discover>,
     /// In the order of the file. Never empty; names and addresses are unique.
     pub servers: Vec<Server>,
 }

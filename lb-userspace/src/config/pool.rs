@@ -11,7 +11,9 @@ use toml::de::DeValue;
 use super::file::CONNECTIONS_MAX;
 use super::problem::Problems;
 use super::raw::{Fields, kind};
-use super::{Check, CheckKind, Duty, Pool, PoolName, Server, ServerName, check, role, value};
+use super::{
+    Check, CheckKind, Duty, Pool, PoolName, Server, ServerName, check, discover, role, value,
+};
 
 /// HAProxy's: what operators know.
 pub(super) const WEIGHTS: RangeInclusive<u32> = 1..=256;
@@ -50,6 +52,8 @@ pub(super) fn read(name: PoolName, mut fields: Fields<'_>, problems: &Problems) 
     let role = fields.table("role", format!("role of pool \"{name}\""));
     let role = role.and_then(|role| role::read(role, &check, problems));
     let slow_start = fields.read("slow_start", |value| value::duration(value, SLOW_STARTS));
+    let discover = fields.table("discover", format!("discover of pool \"{name}\""));
+    let discover = discover.and_then(discover::read);
     let servers = read_servers(&mut fields, &check, problems);
     fields.finish();
     let (servers, addresses_at) = servers.into_iter().unzip();
@@ -59,6 +63,7 @@ pub(super) fn read(name: PoolName, mut fields: Fields<'_>, problems: &Problems) 
             check,
             role,
             slow_start: slow_start.map(Spanned::into_inner),
+            discover,
             servers,
         },
         role_key,

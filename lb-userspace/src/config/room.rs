@@ -6,7 +6,7 @@
 
 use lb_common::service::SLOTS_MIN;
 
-use super::{Algorithm, Config, Pool, Route};
+use super::{Algorithm, Config, MEMBERS_MAX, Pool, Route};
 
 /// The size of a table for consistent hashing: a prime, 2 modulo 3, and the
 /// largest one that leaves room for the ids of 1024 servers behind the table
@@ -40,14 +40,16 @@ pub fn half(route: Route, algorithm: Algorithm, pool: &Pool) -> u32 {
         return 1;
     }
     let (servers, grain) = (&pool.servers, grain(pool));
-    let members = u32::try_from(servers.len()).unwrap_or(u32::MAX);
+    // Whoever may join finds room.
+    let joining = pool.discover.as_ref().map_or(0, |_| MEMBERS_MAX);
+    let members = u32::try_from(servers.len().max(joining)).unwrap_or(u32::MAX);
     let table = if algorithm.hashes() {
         MAGLEV_SLOTS
     } else {
         let turns = servers
             .iter()
             .map(|server| u64::from(server.weight) * u64::from(grain));
-        let turns: u64 = turns.sum();
+        let turns = turns.sum::<u64>().max(joining as u64 * u64::from(grain));
         // Scaled down, a sequence still has a turn for everybody.
         let longest = SEQUENCE_SLOTS_MAX.max(members);
         u32::try_from(turns).map_or(longest, |turns| turns.min(longest))

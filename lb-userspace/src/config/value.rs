@@ -138,7 +138,11 @@ pub(super) fn address(value: &DeValue<'_>) -> Result<IpAddr, String> {
 
 /// An address and a port that connections can be steered to.
 pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, String> {
-    let text = text(value)?;
+    server_address(text(value)?)
+}
+
+/// The same, from a text.
+pub(super) fn server_address(text: &str) -> Result<SocketAddr, String> {
     let Ok(socket) = text.parse::<SocketAddr>() else {
         return Err(no_socket_address(text));
     };

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::api::{ServerState, ServiceState};
-use crate::config::{PoolName, ServerName, ServiceName};
+use crate::config::{Member, PoolName, ServerName, ServiceName};
 use crate::engine::plan::Op;
 
 /// Something to do.
@@ -33,6 +33,20 @@ pub enum Action {
         server: ServerName,
         /// How often.
         pace: Pace,
+    },
+    /// Ask a server, which leads its pool, for the cluster's members.
+    Inquire {
+        /// The server's pool.
+        pool: PoolName,
+        /// The server.
+        server: ServerName,
+    },
+    /// The pool's servers are these members from now on.
+    Follow {
+        /// The pool.
+        pool: PoolName,
+        /// All of them.
+        members: Vec<Member>,
     },
     /// Have these VIPs on the NIC.
     Hold(Held),
@@ -105,6 +119,20 @@ pub enum Notice {
         /// What, and what to do about it.
         problem: Option<String>,
     },
+    /// A pool's leader lists other members than the pool has.
+    Members {
+        /// The pool.
+        pool: PoolName,
+        /// Their names, as the leader has them.
+        members: Vec<ServerName>,
+    },
+    /// Something is wrong with a pool's list of members, or no longer (`None`).
+    Unlisted {
+        /// The pool.
+        pool: PoolName,
+        /// What.
+        trouble: Option<String>,
+    },
     /// A service found its first target, or lost its last one.
     Service {
         /// The service.
@@ -131,6 +159,8 @@ impl Notice {
             Self::Problem { problem, .. } => problem.is_some(),
             Self::Service { state, .. } => matches!(state, ServiceState::NoTarget),
             Self::NoRoom { .. } => true,
+            Self::Members { .. } => false,
+            Self::Unlisted { trouble, .. } => trouble.is_some(),
         }
     }
 }
@@ -179,6 +209,18 @@ impl fmt::Display for Notice {
                 pool,
                 problem: None,
             } => write!(out, "pool {pool}: no problem any more"),
+            Self::Members { pool, members } => {
+                let names: Vec<&str> = members.iter().map(ServerName::as_str).collect();
+                write!(out, "pool {pool}: its members are {} now", names.join(", "))
+            }
+            Self::Unlisted {
+                pool,
+                trouble: Some(trouble),
+            } => write!(out, "pool {pool}: no list of its members: {trouble}"),
+            Self::Unlisted {
+                pool,
+                trouble: None,
+            } => write!(out, "pool {pool}: its members are listed again"),
             Self::Service { service, state } => write!(out, "service {service} is {state}"),
             Self::NoRoom {
                 service,

@@ -152,6 +152,11 @@ impl Agent {
                 self.departures.swept(installed, &open);
                 Vec::new()
             }
+            Event::Listed {
+                pool,
+                server,
+                report,
+            } => self.listed(now, &pool, &server, report),
             Event::Configured { config } => self.configure(now, *config),
             Event::Tick => self.expire(now),
         }
@@ -229,9 +234,10 @@ impl Agent {
         let resumed = self.resumed;
         let names: Vec<PoolName> = self.pools.keys().cloned().collect();
         let pools = names.iter();
-        pools
-            .flat_map(|name| self.in_pool(name, |pool| pool.expire(now, resumed)))
-            .collect()
+        let actions = pools.flat_map(|name| self.in_pool(name, |pool| pool.expire(now, resumed)));
+        let mut actions: Vec<Action> = actions.collect();
+        self.inquire(now, &mut actions);
+        actions
     }
 
     fn fail(&mut self, now: Instant, id: TargetId, failure: BackendFailure) -> Vec<Action> {

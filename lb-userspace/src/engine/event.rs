@@ -11,7 +11,7 @@ use std::time::Duration;
 use lb_common::target::{Hop, TargetId};
 
 pub use crate::api::Role;
-use crate::config::{Config, PoolName, ServerName};
+use crate::config::{Config, Member, PoolName, ServerName};
 pub use crate::engine::advice::AgentReport;
 use crate::engine::health::Evidence;
 
@@ -65,6 +65,16 @@ pub enum Event {
         /// How many connections hold a target, half-open, finished and stale
         /// ones included. A target that is not named has none.
         open: BTreeMap<TargetId, u64>,
+    },
+    /// A pool's leader told who the cluster's members are, or did not: the
+    /// reason.
+    Listed {
+        /// The server's pool.
+        pool: PoolName,
+        /// The server.
+        server: ServerName,
+        /// What it told.
+        report: Result<Vec<Member>, String>,
     },
     /// The configuration is another one from now on. The shell probes the
     /// servers that it names, and follows the ways to them.

@@ -8,8 +8,9 @@ use lb_common::target::Hop;
 
 use super::{CheckReport, Event, NextHop, Outcome, Role, RoleClaim, WatchReport};
 use crate::config::{
-    Algorithm, Check, CheckKind, Config, Duty, Hook, Limits, Mode, OnChange, OnDown, OnStop, Pool,
-    Refusal, RoleCheck, Route, Server, Service, Snat, SourceLimits, Timeouts, Vips,
+    Algorithm, Check, CheckKind, Config, Discover, Duty, Hook, Limits, Mode, OnChange, OnDown,
+    OnStop, Pool, Refusal, RoleCheck, Route, Server, Service, Snat, SourceLimits, Template,
+    Timeouts, Vips,
 };
 
 /// How often the servers of [`pool`] are checked.
@@ -51,7 +52,21 @@ pub fn pool() -> Pool {
         },
         role: Some(RoleCheck::by_paths("/primary", "/replica")),
         slow_start: None,
+        discover: None,
         servers: (1..=3).map(server).collect(),
+    }
+}
+
+/// How the sample cluster lists its members.
+pub fn discover() -> Discover {
+    let template = |text| Template::parse(text).unwrap();
+    Discover {
+        path: "/members".into(),
+        interval: Discover::INTERVAL,
+        list: Discover::LIST.into(),
+        name: template("n{/id}"),
+        address: template("{/api}"),
+        check_address: Some(template("{/health}")),
     }
 }
 

@@ -92,6 +92,14 @@ impl Member {
         }
     }
 
+    /// A server that joins a pool which is at work: it was not there before.
+    pub(super) fn joining(server: &Server, check: &config::Check, now: Instant) -> Self {
+        Self {
+            told: Some(ServerState::Down),
+            ..Self::new(server, check, now)
+        }
+    }
+
     /// Whether nothing was checked yet since the agent started.
     pub(super) const fn is_unheard(&self) -> bool {
         self.check.is_none()

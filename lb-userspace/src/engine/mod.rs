@@ -11,6 +11,7 @@
 //! - `advice`: what the agent beside a server says; `circuit`: what clients'
 //!   connections tell; `warmth`: how much a server that came back takes yet
 //! - `member`: all of that for one server; `pool`: for the servers of a pool
+//! - `discovery`: when a cluster's own list of members is asked for
 //! - `route`: which servers a service may use
 //! - `desired`: what the tables should hold (`maglev` and `sequence` fill the
 //!   big ones, `space` finds room for them)
@@ -28,10 +29,11 @@ pub mod agent;
 mod circuit;
 mod departures;
 mod desired;
+mod discovery;
 pub mod event;
 mod fate;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod health;
 mod ids;
 mod installed;

@@ -16,6 +16,7 @@ use crate::api::ServerState;
 use crate::config::{self, Breaker, Duty, Observe, PoolName, RoleCheck, Server, ServerName};
 use crate::engine::action::{Action, Notice};
 use crate::engine::advice::Operating;
+use crate::engine::discovery::Discovery;
 use crate::engine::event::{CheckReport, Outcome, Role};
 use crate::engine::health::{Phase, Thresholds};
 use crate::engine::member::Member;
@@ -41,6 +42,8 @@ pub struct Pool {
     fence: Fence,
     leader: Option<(usize, Option<u64>)>,
     problem: Option<String>,
+    /// What the cluster tells of its members.
+    pub discovery: Discovery,
 }
 
 /// How servers are judged.
@@ -86,6 +89,7 @@ impl Pool {
             fence: Fence::default(),
             leader: None,
             problem: None,
+            discovery: Discovery::default(),
         }
     }
 

@@ -6,14 +6,15 @@
 //! none of them is left.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use lb_common::service::ServiceId;
 
-use crate::config::{Config, Service, Vips};
-use crate::engine::action::{Action, Held, Others};
+use crate::config::{Config, Member, PoolName, ServerName, Service, Vips};
+use crate::engine::action::{Action, Held, Notice, Others};
 use crate::engine::agent::{Agent, Place};
+use crate::engine::member;
 use crate::engine::pool::Pool;
 
 impl Agent {
@@ -39,6 +40,61 @@ impl Agent {
         self.routes.retain(|address, _| servers.contains(address));
         self.note_places();
         self.stale = true;
+        actions
+    }
+
+    /// Asks the leaders of pools that follow their cluster's list, as often as
+    /// the configuration says.
+    pub(super) fn inquire(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for (name, pool) in &mut self.pools {
+            let configured = self.config.pools.get(name);
+            let Some(discover) = configured.and_then(|pool| pool.discover.as_ref()) else {
+                continue;
+            };
+            let leader = pool.leader().map(|(leader, _)| leader.server.name.clone());
+            let Some(server) = leader else { continue };
+            if pool.discovery.is_due(now, &server, discover.interval) {
+                let pool = name.clone();
+                actions.push(Action::Inquire { pool, server });
+            }
+        }
+    }
+
+    /// Takes in whom a server lists. Only who leads is believed: the list of one
+    /// that was cut off is an old one.
+    pub(super) fn listed(
+        &mut self,
+        now: Instant,
+        name: &PoolName,
+        teller: &ServerName,
+        report: Result<Vec<Member>, String>,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Some(pool) = self.pools.get_mut(name) else {
+            return actions;
+        };
+        let leads = |(leader, _): (&member::Member, _)| leader.server.name == *teller;
+        if !pool.leader().is_some_and(leads) {
+            return actions;
+        }
+        let admitted = report.and_then(|members| {
+            self.config.admits(name, &members)?;
+            Ok(members)
+        });
+        let trouble = admitted.as_ref().err().cloned();
+        if pool.discovery.hear(now, teller, trouble.clone()) {
+            let pool = name.clone();
+            actions.push(Action::Notice(Notice::Unlisted { pool, trouble }));
+        }
+        let Ok(members) = admitted else {
+            return actions;
+        };
+        let has: BTreeSet<SocketAddr> = pool.members.iter().map(|one| one.server.address).collect();
+        let lists: BTreeSet<SocketAddr> = members.iter().map(|one| one.address).collect();
+        if has != lists {
+            let pool = name.clone();
+            actions.push(Action::Follow { pool, members });
+        }
         actions
     }
 

@@ -288,6 +288,8 @@ impl World {
                 Action::CheckNow { .. }
                 | Action::Pace { .. }
                 | Action::Hold(_)
+                | Action::Inquire { .. }
+                | Action::Follow { .. }
                 | Action::Notice(_) => None,
             });
             let plan: Vec<Op> = plans.flatten().collect();

@@ -94,6 +94,14 @@ impl Agent {
             targets,
         }
     }
+
+    /// What the cluster told of its members, where the pool follows that.
+    fn followed(&self, pool: &Pool, now: Instant) -> Option<String> {
+        let configured = self.config.pools.get(&pool.name)?;
+        configured.discover.as_ref()?;
+        Some(pool.discovery.describe(now))
+    }
+
     fn pool(&self, pool: &Pool, now: Instant) -> PoolStatus {
         let leader = pool.leader();
         let servers = pool.members.iter().map(|member| {
@@ -108,6 +116,7 @@ impl Agent {
             leader: leader.map(|(member, _)| member.server.name.clone()),
             term: leader.and_then(|(_, term)| term),
             problem: pool.problem(),
+            members: self.followed(pool, now),
             servers: servers.collect(),
         }
     }

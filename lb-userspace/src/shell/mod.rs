@@ -1,11 +1,10 @@
 //! All IO of the agent. Decides nothing: what to do comes from `engine`.
 //!
 //! `run` is the loop that ties the rest together, and `reload` what it does about
-//! another configuration. Towards the kernel program:
-//! `load` (its life), `tables` (plans), `slots`, `flows` (connections), `counters`,
+//! another configuration, which is made of `layers`: the file, the `members` that
+//! clusters tell, and `overrides`. Towards the kernel program: `load` (its life), `tables` (plans), `slots`, `flows` (connections), `counters`,
 //! `events`. Towards the network: `probe`, `neighbours`, `announce`, `wire`.
-//! Towards the operator: `admin`, `answer` to its queries, and `overrides`, the file
-//! of what it changed.
+//! Towards the operator: `admin`, and `answer` to its queries.
 
 pub mod admin;
 pub mod announce;
@@ -14,7 +13,9 @@ pub mod batch;
 pub mod counters;
 pub mod events;
 pub mod flows;
+pub mod layers;
 pub mod load;
+pub mod members;
 pub mod neighbours;
 pub mod overrides;
 pub mod probe;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{error, warn};
 
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Name, Overrides};
 
 /// The name of the file in the run directory.
 const FILE_NAME: &str = "overrides.json";
@@ -42,7 +42,7 @@ impl Store {
         };
         match serde_json::from_slice::<Overrides>(&bytes) {
             Ok(mut overrides) => {
-                prune(&mut overrides, file);
+                tell(overrides.prune(file));
                 overrides
             }
             Err(error) => {
@@ -81,9 +81,9 @@ impl Store {
     }
 }
 
-/// Drops what `file` makes void, and says so.
-pub fn prune(overrides: &mut Overrides, file: &Config) {
-    for ((pool, server), why) in overrides.prune(file) {
+/// Says which overrides were dropped, and why.
+pub fn tell(dropped: Vec<(Name, String)>) {
+    for ((pool, server), why) in dropped {
         warn!(%pool, %server, why, "dropped an override");
     }
 }

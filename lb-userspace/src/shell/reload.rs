@@ -10,14 +10,16 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::api::{self, OverrideStatus};
-use crate::config::{Clock, Config, LoadError, Mode, Name, Overrides, room};
-use crate::engine::Event;
+use crate::config::{Clock, Config, LoadError, Mode, Name, room};
+use crate::engine::{Event, Notice};
 use crate::shell::admin::Refusal;
+use crate::shell::layers::Layers;
 use crate::shell::load::Families;
 use crate::shell::neighbours::Followed;
+use crate::shell::overrides;
 use crate::shell::run::{Balancer, RunError, rests};
 
 /// Why the configuration stays as it is.
@@ -131,7 +133,7 @@ impl Balancer {
         &mut self,
         happened: &mut mpsc::Receiver<Event>,
     ) -> Result<Result<api::Reloaded, ReloadError>, RunError> {
-        let (file, config, overrides) = match self.read() {
+        let (layers, config) = match self.read() {
             Ok(read) => read,
             Err(error) => {
                 // As `lb check` has it: a line for each problem.
@@ -146,13 +148,7 @@ impl Balancer {
             pools: config.pools.len(),
             servers: config.pools.values().map(|pool| pool.servers.len()).sum(),
         };
-        // What cannot be saved now is saved with the next change.
-        if overrides != self.overrides
-            && let Err(error) = self.options.store().save(&overrides)
-        {
-            error!(%error, "cannot save the overrides");
-        }
-        (self.file, self.overrides) = (file, overrides);
+        self.adopt(layers);
         self.configure(config, happened).await?;
         info!(
             services = reloaded.services,
@@ -163,19 +159,29 @@ impl Balancer {
         Ok(Ok(reloaded))
     }
 
-    /// The file as it is now, with and without the overrides, and those that it
-    /// allows.
-    fn read(&self) -> Result<(Config, Config, Overrides), ReloadError> {
-        let file = self.options.load()?;
-        let mut allowed = self.overrides.clone();
-        let dropped = allowed.prune(&file);
-        let config = allowed.apply(&file, clock());
+    /// These layers count from now on. Overrides that are gone are forgotten;
+    /// what cannot be saved now is saved with the next change.
+    fn adopt(&mut self, layers: Layers) {
+        if layers.overrides != self.layers.overrides
+            && let Err(error) = self.options.store().save(&layers.overrides)
+        {
+            error!(%error, "cannot save the overrides");
+        }
+        self.layers = layers;
+    }
+
+    /// The layers with the file as it is now, and what they come to.
+    fn read(&self) -> Result<(Layers, Config), ReloadError> {
+        let mut layers = Layers {
+            file: self.options.load()?,
+            ..self.layers.clone()
+        };
+        let dropped = layers.overrides.prune(&layers.base());
+        let config = layers.in_force(clock());
         let obstacles = obstacles(&self.config, &config, self.tables.slots());
         if obstacles.is_empty() {
-            for ((pool, server), why) in dropped {
-                warn!(%pool, %server, why, "dropped an override");
-            }
-            return Ok((file, config, allowed));
+            overrides::tell(dropped);
+            return Ok((layers, config));
         }
         let path = self.options.config_path.clone();
         Err(ReloadError::NotWhileRunning { path, obstacles })
@@ -190,12 +196,12 @@ impl Balancer {
         change: api::Change,
         happened: &mut mpsc::Receiver<Event>,
     ) -> Result<Result<api::Changed, Refusal>, RunError> {
-        let mut overrides = self.overrides.clone();
-        let concerned = match overrides.take(&self.file, change, clock()) {
+        let (base, mut overrides) = (self.layers.base(), self.layers.overrides.clone());
+        let concerned = match overrides.take(&base, change, clock()) {
             Ok(concerned) => concerned,
             Err(why) => return Ok(Err(Refusal::Invalid(format!("lb: {why}")))),
         };
-        let config = overrides.apply(&self.file, clock());
+        let config = overrides.apply(&base, clock());
         let obstacles = obstacles(&self.config, &config, self.tables.slots());
         if !obstacles.is_empty() {
             let why = format!("lb: {}; nothing has changed", Obstacles(&obstacles));
@@ -205,9 +211,9 @@ impl Balancer {
             let why = format!("cannot save the override, nothing has changed: {error}");
             return Ok(Err(Refusal::Failed(why)));
         }
-        self.overrides = overrides;
+        self.layers.overrides = overrides;
         let said = |(pool, server): Name| {
-            let mut all = self.overrides.iter();
+            let mut all = self.layers.overrides.iter();
             let found = all.find(|((p, s), _)| (p, s) == (&pool, &server));
             let what = found.map(|(_, one)| one.to_string());
             OverrideStatus { pool, server, what }
@@ -219,6 +225,40 @@ impl Balancer {
         }
         self.configure(config, happened).await?;
         Ok(Ok(api::Changed { servers }))
+    }
+
+    /// Goes on with the members that clusters told of themselves.
+    ///
+    /// # Errors
+    /// The tables are out of reach.
+    pub(super) async fn follow(
+        &mut self,
+        happened: &mut mpsc::Receiver<Event>,
+    ) -> Result<(), RunError> {
+        while let Some((pool, members)) = self.told.pop_first() {
+            if self.layers.members.is_settled(&pool, &members) {
+                continue;
+            }
+            let mut layers = self.layers.clone();
+            layers.members.set(pool.clone(), members.clone());
+            let dropped = layers.overrides.prune(&layers.base());
+            let config = layers.in_force(clock());
+            let obstacles = obstacles(&self.config, &config, self.tables.slots());
+            if !obstacles.is_empty() {
+                let why = Obstacles(&obstacles).to_string();
+                error!("pool {pool}: cannot follow its members: {why}");
+                self.layers.members.refuse(pool, members);
+                continue;
+            }
+            overrides::tell(dropped);
+            layers.members.save();
+            self.adopt(layers);
+            let members = members.into_iter().map(|member| member.name);
+            let members = members.collect();
+            info!("{}", Notice::Members { pool, members });
+            self.configure(config, happened).await?;
+        }
+        Ok(())
     }
 
     /// Goes on as `config` says from now on.

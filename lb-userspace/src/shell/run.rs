@@ -7,6 +7,7 @@
 //! that was added by then stays for the next agent. What a killed agent leaves
 //! (pins, the VIPs) serves on, and the next agent adopts it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, info, warn};
 
-use crate::config::{Config, LoadError, OnStop, Overrides};
+use crate::config::{Config, LoadError, Member, OnStop, PoolName};
 use crate::engine::{Action, Agent, Event, Op, TICK};
 use crate::shell::admin::{self, BindError, Query, Refusal, Socket};
 use crate::shell::announce::Announcement;
@@ -25,6 +26,7 @@ use crate::shell::answer::Answers;
 use crate::shell::counters::Counters;
 use crate::shell::events;
 use crate::shell::flows::{FlowTable, Keeper, Rests, Sweep};
+use crate::shell::layers::Layers;
 use crate::shell::load::{Datapath, OpenError};
 use crate::shell::neighbours::{Followed, Neighbours, virtual_links};
 use crate::shell::overrides::Store;
@@ -108,16 +110,16 @@ pub async fn run(file: Config, options: RunOptions) -> Result<(), RunError> {
     let hangup = signal(SignalKind::hangup()).map_err(io("follow SIGHUP"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("follow SIGINT"))?;
     let socket = Socket::bind(&options.run_dir.join(admin::SOCKET_NAME))?;
-    let virtual_links = virtual_links(&file.interfaces).await;
-    let overrides = options.store().load(&file);
-    let config = overrides.apply(&file, clock());
+    let layers = Layers::load(file, &options);
+    let virtual_links = virtual_links(&layers.file.interfaces).await;
+    let config = layers.in_force(clock());
     let datapath = Datapath::open(&config, &virtual_links, &options.bpffs)?;
     let (queries, asked) = admin::queries();
     tokio::spawn(admin::serve(socket, queries));
     let (events, happened) = mpsc::channel(EVENTS_MAX);
 
     let abandon = datapath.abandonment();
-    let mut balancer = match Balancer::start(file, overrides, options, datapath, events).await {
+    let mut balancer = match Balancer::start(layers, options, datapath, events).await {
         Ok(balancer) => balancer,
         Err(cause) => {
             abandon.carry_out();
@@ -141,11 +143,11 @@ pub async fn run(file: Config, options: RunOptions) -> Result<(), RunError> {
 
 /// Everything that runs while the agent does.
 pub(super) struct Balancer {
-    /// As the file has it.
-    pub(super) file: Config,
-    pub(super) overrides: Overrides,
-    /// The one in force: of the two.
+    pub(super) layers: Layers,
+    /// The one in force: of all of them.
     pub(super) config: Config,
+    /// Members that were told, and are not followed yet.
+    pub(super) told: BTreeMap<PoolName, Vec<Member>>,
     pub(super) options: RunOptions,
     pub(super) agent: Agent,
     pub(super) tables: Tables,
@@ -160,13 +162,12 @@ pub(super) struct Balancer {
 
 impl Balancer {
     async fn start(
-        file: Config,
-        overrides: Overrides,
+        layers: Layers,
         options: RunOptions,
         mut datapath: Datapath,
         events: mpsc::Sender<Event>,
     ) -> Result<Self, RunError> {
-        let config = overrides.apply(&file, clock());
+        let config = layers.in_force(clock());
         let interface = datapath.interface().clone();
         let sources = Sources {
             addresses: config.snat.addresses.clone(),
@@ -225,8 +226,8 @@ impl Balancer {
             followed,
             options,
             config,
-            overrides,
-            file,
+            layers,
+            told: BTreeMap::new(),
         };
         balancer.carry_out(first).await?;
         Ok(balancer)
@@ -265,6 +266,7 @@ impl Balancer {
             let events: Vec<Event> = std::iter::once(event).chain(more).collect();
             let actions = self.agent.handle_all(Instant::now(), events);
             self.carry_out(actions).await?;
+            self.follow(&mut happened).await?;
         }
     }
 
@@ -274,6 +276,12 @@ impl Balancer {
                 Action::Apply(plan) => self.apply(&plan)?,
                 Action::CheckNow { pool, server } => self.probes.check_now(&pool, &server),
                 Action::Pace { pool, server, pace } => self.probes.set_pace(&pool, &server, pace),
+                Action::Inquire { pool, server } => {
+                    self.probes.inquire(&self.config, &pool, &server);
+                }
+                Action::Follow { pool, members } => {
+                    self.told.insert(pool, members);
+                }
                 Action::Hold(vips) => {
                     if let Err(error) = self.announcement.hold(&vips).await {
                         error!(%error, "cannot add a VIP to the interface");
@@ -320,7 +328,7 @@ impl Balancer {
         let answers = Answers {
             agent: &self.agent,
             config: &self.config,
-            overrides: &self.overrides,
+            overrides: &self.layers.overrides,
             counters: &self.counters,
             datapath: &self.datapath,
             sweep: &sweep,
@@ -347,7 +355,10 @@ impl Balancer {
     async fn stop(self) {
         drop(self.probes);
         match self.config.on_stop {
-            OnStop::Detach => info!("stopping: detaching the data path"),
+            OnStop::Detach => {
+                info!("stopping: detaching the data path");
+                self.layers.members.forget();
+            }
             OnStop::Leave => {
                 info!("stopping: the data path goes on; the next agent adopts it");
                 return;

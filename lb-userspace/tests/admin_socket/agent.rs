@@ -153,6 +153,7 @@ pub fn status() -> Status {
             ),
         ],
         pools: vec![PoolStatus {
+            members: None,
             name: "kv".into(),
             leader: Some("n1".into()),
             term: Some(7),

@@ -35,7 +35,7 @@ impl Pool {
             }
             let servers = pool.servers.iter().zip(members);
             let members = servers.map(|(server, kept)| {
-                kept.unwrap_or_else(|| Member::new(server, &pool.check, now))
+                kept.unwrap_or_else(|| Member::joining(server, &pool.check, now))
             });
             self.members = members.collect();
             self.rules = Rules::of(pool);

@@ -1,6 +1,7 @@
 //! What the agent does in the situations that it exists for: one test, one
 //! sentence. Virtual time throughout.
 
+mod discovery;
 mod health;
 mod leadership;
 mod reloads;
@@ -108,7 +109,12 @@ impl Stage {
 fn ops(actions: &[Action]) -> Vec<Op> {
     let plans = actions.iter().filter_map(|action| match action {
         Action::Apply(ops) => Some(ops.clone()),
-        Action::CheckNow { .. } | Action::Pace { .. } | Action::Hold(_) | Action::Notice(_) => None,
+        Action::CheckNow { .. }
+        | Action::Pace { .. }
+        | Action::Hold(_)
+        | Action::Inquire { .. }
+        | Action::Follow { .. }
+        | Action::Notice(_) => None,
     });
     plans.flatten().collect()
 }
@@ -124,7 +130,12 @@ fn cuts(actions: &[Action]) -> Vec<TargetId> {
 fn asked(actions: &[Action]) -> Vec<String> {
     let asked = actions.iter().filter_map(|action| match action {
         Action::CheckNow { server, .. } => Some(server.to_string()),
-        Action::Apply(_) | Action::Pace { .. } | Action::Hold(_) | Action::Notice(_) => None,
+        Action::Apply(_)
+        | Action::Pace { .. }
+        | Action::Hold(_)
+        | Action::Inquire { .. }
+        | Action::Follow { .. }
+        | Action::Notice(_) => None,
     });
     asked.collect()
 }

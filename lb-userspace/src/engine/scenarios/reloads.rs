@@ -36,7 +36,11 @@ fn without(number: usize) -> Config {
 fn checks_and_notices(actions: &[Action]) -> Vec<&Action> {
     let told = |action: &&Action| match action {
         Action::CheckNow { .. } | Action::Notice(_) => true,
-        Action::Apply(_) | Action::Pace { .. } | Action::Hold(_) => false,
+        Action::Apply(_)
+        | Action::Pace { .. }
+        | Action::Hold(_)
+        | Action::Inquire { .. }
+        | Action::Follow { .. } => false,
     };
     actions.iter().filter(told).collect()
 }

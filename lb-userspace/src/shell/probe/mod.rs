@@ -20,6 +20,7 @@ mod agent;
 mod check;
 mod claim;
 mod connect;
+mod discover;
 mod http;
 mod schedule;
 mod tcp;
@@ -39,6 +40,7 @@ use crate::engine::{Event, Pace};
 use agent::AgentCheck;
 use check::Check;
 use connect::Ports;
+use discover::Inquiry;
 use schedule::{Intervals, Schedule};
 use watch::Watch;
 
@@ -174,6 +176,28 @@ impl Probes {
         if let Some(running) = self.running(pool, server) {
             running.pace.send_replace(pace);
         }
+    }
+
+    /// Asks a server for the cluster's members. Ends with the server's probes.
+    pub fn inquire(&mut self, config: &Config, pool: &PoolName, server: &ServerName) {
+        let (ports, events) = (self.ports, self.events.clone());
+        let found = servers(config).find(|(one, other)| one.name == *pool && other.name == *server);
+        let inquiry = found.and_then(|(pool, server)| Inquiry::new(pool, server, ports));
+        let running = self.running.get_mut(&(pool.clone(), server.clone()));
+        let (Some(inquiry), Some(running)) = (inquiry, running) else {
+            return;
+        };
+        let (pool, server) = (pool.clone(), server.clone());
+        running.tasks.spawn(async move {
+            let report = inquiry.run().await;
+            let listed = Event::Listed {
+                pool,
+                server,
+                report,
+            };
+            // The loop is gone: so is whoever wanted to know.
+            let _ = events.send(listed).await;
+        });
     }
 
     fn running(&self, pool: &PoolName, server: &ServerName) -> Option<&Running> {

@@ -35,6 +35,7 @@ fn pool(address: SocketAddr, kind: CheckKind, role: Option<RoleCheck>) -> Pool {
         },
         role,
         slow_start: None,
+        discover: None,
         servers: vec![Server {
             name: "n1".into(),
             address,

@@ -1,0 +1,73 @@
+//! A pool that follows its cluster's own list of members.
+
+use std::process::Command;
+use std::time::Duration;
+
+use lb_tests::balancer::{Balancer, Configuration, Status};
+use lb_tests::cluster::{RaftCluster, api};
+use lb_tests::lab::{Lab, Spec, address};
+use lb_tests::patience::pause;
+use lb_tests::traffic::writes::{Plan, WriteStream};
+use lb_tests::{binaries, privileged};
+
+use crate::connections::PATIENCE;
+
+const DISCOVER: &str = r#"discover = { path = "/members", interval = "200ms", name = "n{/id}", address = "{/api}", check_address = "{/health}" }"#;
+
+fn servers(status: &Status) -> Vec<String> {
+    let servers = status.pools[0].servers.iter();
+    let mut names: Vec<String> = servers.map(|server| server.name.clone()).collect();
+    names.sort();
+    names
+}
+
+fn wait_for(balancer: &mut Balancer, names: &[&str]) {
+    let what = format!("waiting for {names:?}");
+    let has = |status: &Status| servers(status) == names;
+    balancer.wait_for_status(&what, PATIENCE, has).unwrap();
+}
+
+#[test]
+fn nodes_join_the_pool_and_leave_it_with_the_cluster() {
+    privileged!();
+    let lab = Lab::new(&Spec::for_test(4)).unwrap();
+    let cluster = RaftCluster::start(&lab).unwrap();
+    let leader = cluster.wait_until_settled(PATIENCE).unwrap();
+    // The file knows the leader and nobody else.
+    let mut configuration = Configuration::for_nodes(&lab);
+    configuration
+        .servers
+        .retain(|server| server.name == format!("n{leader}"));
+    configuration.pool = DISCOVER.to_owned();
+    let mut balancer = Balancer::start(&lab, &configuration).unwrap();
+    wait_for(&mut balancer, &["n1", "n2", "n3", "n4"]);
+    balancer.wait_until_serving(PATIENCE).unwrap();
+
+    let writes = WriteStream::start(lab.client(), address::WRITE, &Plan::steady("k"));
+    let gone = (1..=4).find(|&id| id != leader).unwrap();
+    let mut command = Command::new(binaries::find("raft-node").unwrap());
+    command.args(["client", "--endpoint", &format!("http://{}", api(leader))]);
+    command.args(["remove", &gone.to_string()]);
+    let output = lab.client().enter(|| command.output()).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let names: Vec<String> = (1..=4)
+        .filter(|&id| id != gone)
+        .map(|id| format!("n{id}"))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    wait_for(&mut balancer, &names);
+
+    // Nobody has told the next agent anything when it is asked first.
+    balancer.kill().unwrap();
+    balancer.start_again().unwrap();
+    let status = balancer.wait_for_status("waiting for an answer", PATIENCE, |_| true);
+    assert_eq!(servers(&status.unwrap()), names);
+    pause(Duration::from_secs(1));
+    let report = writes.stop();
+    assert!(report.acknowledged().count() > 20, "{report:?}");
+    let leader = cluster.wait_until_settled(PATIENCE).unwrap();
+    let lost = report.lost(lab.client(), api(leader)).unwrap();
+    assert_eq!(lost, Vec::<String>::new());
+    let log = balancer.output();
+    assert!(log.contains("its members are"), "{log}");
+}
