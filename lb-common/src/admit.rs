@@ -3,7 +3,7 @@
 
 use crate::addr::{Address, Port};
 use crate::choose::{Choice, choose};
-use crate::flow::{Direction, Flow, Owner, Tick};
+use crate::flow::{Direction, Flow, Owner, Progress, Tick};
 use crate::limit::next_due;
 use crate::select::{self, below};
 use crate::service::{Listener, Options, Rule, Service, ServiceId, SourceKey};
@@ -61,7 +61,11 @@ fn leave_to_open<A: Address, T: Tables<A>>(
         && (service.is_some() || flags.contain(Flags::SYN | Flags::ACK))
         && let Some(entry) = tables.flow(&segment.key)
     {
-        return Err(forward(tables, case, &entry.get(), Reason::Handshake));
+        let flow = entry.get();
+        let Some(target) = tables.target(flow.target()) else {
+            return Err(Verdict::of_nobody(Reason::UnknownFlow));
+        };
+        return Err(forward(case, &flow, &target, Reason::Handshake));
     }
     let Some(service) = service else {
         return Err(Verdict::of_nobody(Reason::NotOurs));
@@ -132,14 +136,12 @@ fn opened<A: Address, T: Tables<A>>(tables: &T, case: &mut Case<A>, now: Tick) -
         return refuse(Reason::NoTarget, TargetId::NONE);
     }
     let owner = Owner {
-        service: grant.service,
         target: id,
         generation,
-        mode: target.mode(),
     };
     case.draft.opened = tables.microseconds() as u32;
     case.draft.server_sequence = 0;
-    case.draft.reserved = 0;
+    case.draft.progress = Progress(0);
     if !reserve(tables, case, &target, owner, now) {
         return refuse(Reason::PortsExhausted, id);
     }
@@ -152,8 +154,8 @@ fn opened<A: Address, T: Tables<A>>(tables: &T, case: &mut Case<A>, now: Tick) -
         };
         tables.set_affinity(&SourceKey::new(key.source, grant.service), &affinity);
     }
-    let rewrite = case.reply_key.reversed();
-    case.draft.flow = Flow::new(key, rewrite, Direction::Forward, owner, Hop::default(), now);
+    let (rewrite, hop) = (case.reply_key.reversed(), Hop::default());
+    case.draft.flow = Flow::new(key, &rewrite, Direction::Forward, owner, hop, now);
     if tables.insert_pending(key, &case.draft) == Inserted::Yes {
         let Case {
             segment,
@@ -163,14 +165,14 @@ fn opened<A: Address, T: Tables<A>>(tables: &T, case: &mut Case<A>, now: Tick) -
             ..
         } = case;
         let way = (rewrite, tunnel);
-        return send(tables, segment, way, &draft.flow, Reason::Opened);
+        return send(segment, way, &draft.flow, &target, Reason::Opened);
     }
     // The same SYN on another CPU was quicker, or there is no room. It comes
     // again, and finds what the other one made.
-    if owner.mode.replies() {
+    if target.mode().replies() {
         tables.remove_pending(&case.reply_key);
     }
-    Verdict::of_flow(Reason::SynLost, &case.draft.flow)
+    Verdict::of_flow(Reason::SynLost, &case.draft.flow, &target)
 }
 
 /// Whether the service takes another connection, and this one.
@@ -238,13 +240,13 @@ fn reserve<A: Address, T: Tables<A>>(
     } = case;
     let hash = select::hash(&segment.key);
     *reply_key = segment.key.reversed();
-    if !owner.mode.replies() {
+    if !target.mode().replies() {
         return true;
     }
     reply_key.source = target.server;
     reply_key.source_port = target.port;
     for attempt in 0..PORT_ATTEMPTS {
-        if owner.mode == Mode::Nat {
+        if target.mode() == Mode::Nat {
             // Another hash than the port's: the same one would offer only some
             // of each address' ports.
             let spread = select::finish(select::mix(hash, attempt));
@@ -263,7 +265,7 @@ fn reserve<A: Address, T: Tables<A>>(
             return false;
         }
         let back = segment.key.reversed();
-        draft.flow = Flow::new(reply_key, back, Direction::Reply, owner, *hop, now);
+        draft.flow = Flow::new(reply_key, &back, Direction::Reply, owner, *hop, now);
         if tables.insert_pending(reply_key, draft) != Inserted::Yes {
             continue;
         }

@@ -136,8 +136,8 @@ impl<A: Address> FlowEntry<A> for Rc<Cell<Flow<A>>> {
 
     fn advance(&self, marks: Progress) -> Progress {
         let mut flow = Cell::get(self);
-        let before = flow.progress;
-        flow.progress = before.with(marks);
+        let before = flow.progress();
+        flow = flow.progressed(before.with(marks));
         self.set(flow);
         before
     }

@@ -5,8 +5,7 @@
 //! there is one place to ask.
 
 use crate::addr::{Address, Port};
-use crate::service::ServiceId;
-use crate::target::{Generation, Hop, Mode, TargetId};
+use crate::target::{Generation, Hop, Target, TargetId};
 
 /// The key of FLOWS and PENDING: addresses and ports of a segment as they
 /// arrive. Also the addresses and ports that it is rewritten to.
@@ -107,7 +106,7 @@ impl Progress {
     pub const SERVER_FIRST: Self = Self(4);
     /// One of the two sent a RST.
     pub const RESET: Self = Self(8);
-    /// In PENDING, in the reply flow: the server sent its SYN+ACK.
+    /// In PENDING alone: the server sent its SYN+ACK.
     pub const ANSWERED: Self = Self(16);
     /// The connection is being taken out of the table.
     pub const REMOVED: Self = Self(32);
@@ -135,68 +134,74 @@ impl Progress {
     }
 }
 
-/// The value of FLOWS: the finished recipe for a segment's way on.
+/// The value of FLOWS: what a segment's way on takes besides its target.
+///
+/// Small, for there may be millions: what all connections of a target have in
+/// common stands in the target, which every segment looks at anyway.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Flow<A> {
-    /// The addresses and ports that the segment leaves with.
-    pub rewrite: FlowKey<A>,
+    /// The end that the target does not tell: whom the server takes for its
+    /// client (forward flows), or the client itself (replies).
+    peer: A,
     /// What the new addresses add to a checksum over them.
     pub address_delta: u16,
     /// What the new ports add to a checksum over them.
     pub port_delta: u16,
-    /// The target that the connection was opened to.
-    pub target: TargetId,
-    /// The target's generation at that time.
+    /// The target's generation when the connection was opened.
     pub generation: Generation,
     /// When the flow's last segment passed.
     pub last_seen: Tick,
-    /// How far the connection has come; only the forward flow's is kept.
-    pub progress: Progress,
     /// Replies: the way back to the client, as its SYN came. Forward flows
-    /// follow their target's hop, which may change.
+    /// follow their target's hop, which may change; the last word of theirs
+    /// is how far the connection has come.
     pub hop: Hop,
-    /// The service that the connection was opened to.
-    pub service: ServiceId,
-    direction: u8,
-    mode: u8,
-    reserved: [u32; 3],
+    /// The port of that end.
+    peer_port: Port,
+    /// The target that the connection was opened to, and in the highest bit
+    /// the direction.
+    bearer: u16,
 }
 
+/// In [`Flow::bearer`]: it is a reply.
+const REPLY: u16 = 1 << 15;
+const _: () = assert!(TargetId::CAPACITY <= REPLY as u32);
+
 impl<A: Address> Flow<A> {
-    /// A flow that begins `now`. `key` is what its segments arrive with.
+    /// A flow that begins `now`. Its segments arrive with `key`, and leave with
+    /// `rewrite`; replies leave by `hop`.
     #[inline(always)]
     #[must_use]
     pub fn new(
         key: &FlowKey<A>,
-        rewrite: FlowKey<A>,
+        rewrite: &FlowKey<A>,
         direction: Direction,
         owner: Owner,
         hop: Hop,
         now: Tick,
     ) -> Self {
-        let (address_delta, port_delta) = crate::nat::deltas(key, &rewrite);
+        let (address_delta, port_delta) = crate::nat::deltas(key, rewrite);
+        let (peer, peer_port, side, hop) = match direction {
+            Direction::Forward => (rewrite.source, rewrite.source_port, 0, Hop::default()),
+            Direction::Reply => (rewrite.destination, rewrite.destination_port, REPLY, hop),
+        };
         Self {
-            rewrite,
+            peer,
             address_delta,
             port_delta,
-            target: owner.target,
             generation: owner.generation,
             last_seen: now,
-            progress: Progress(0),
             hop,
-            service: owner.service,
-            direction: direction as u8,
-            mode: owner.mode as u8,
-            reserved: [0; 3],
+            peer_port,
+            bearer: owner.target.0 as u16 & !REPLY | side,
         }
     }
 
-    /// How its segments get to the server.
+    /// The target that the connection was opened to.
     #[inline(always)]
     #[must_use]
-    pub const fn mode(&self) -> Mode {
-        Mode::from_number(self.mode)
+    pub const fn target(&self) -> TargetId {
+        TargetId((self.bearer & !REPLY) as u32)
     }
 
     /// To whom the connection belongs.
@@ -204,11 +209,77 @@ impl<A: Address> Flow<A> {
     #[must_use]
     pub const fn owner(&self) -> Owner {
         Owner {
-            service: self.service,
-            target: self.target,
+            target: self.target(),
             generation: self.generation,
-            mode: self.mode(),
         }
+    }
+
+    /// Which way the flow goes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn direction(&self) -> Direction {
+        if self.bearer & REPLY == 0 {
+            Direction::Forward
+        } else {
+            Direction::Reply
+        }
+    }
+
+    /// How far the connection has come, as far as this flow knows: nothing is
+    /// known of it in a reply flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn progress(&self) -> Progress {
+        match self.direction() {
+            Direction::Forward => Progress(self.hop.ifindex),
+            Direction::Reply => Progress(0),
+        }
+    }
+
+    /// The same forward flow of a connection that has come so far.
+    #[must_use]
+    pub const fn progressed(mut self, progress: Progress) -> Self {
+        self.hop.ifindex = progress.0;
+        self
+    }
+
+    /// The addresses and ports that its segments leave with; they arrive with
+    /// `key`. A server that answers its clients itself gets them as they came.
+    #[inline(always)]
+    #[must_use]
+    pub fn rewrite(&self, key: &FlowKey<A>, target: &Target<A>) -> FlowKey<A> {
+        match self.direction() {
+            Direction::Forward if target.mode().replies() => FlowKey {
+                source: self.peer,
+                destination: target.server,
+                source_port: self.peer_port,
+                destination_port: target.port,
+            },
+            Direction::Forward => *key,
+            Direction::Reply => FlowKey {
+                source: target.vip,
+                destination: self.peer,
+                source_port: target.vip_port,
+                destination_port: self.peer_port,
+            },
+        }
+    }
+
+    /// The key of the connection's other flow: what comes back is addressed
+    /// to where this flow's segments claim to come from.
+    #[inline(always)]
+    #[must_use]
+    pub fn pair_key(&self, key: &FlowKey<A>, target: &Target<A>) -> FlowKey<A> {
+        self.rewrite(key, target).reversed()
+    }
+
+    /// Whether `other`, which stands under the pair key of this flow, is its
+    /// other half. It is not where the key serves another connection by now.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_paired_with(&self, key: &FlowKey<A>, target: &Target<A>, other: &Self) -> bool {
+        self.bearer ^ other.bearer == REPLY
+            && other.pair_key(&self.pair_key(key, target), target) == *key
     }
 
     /// The address of the connection's client; `key` is the flow's own.
@@ -217,41 +288,18 @@ impl<A: Address> Flow<A> {
     pub fn client(&self, key: &FlowKey<A>) -> A {
         match self.direction() {
             Direction::Forward => key.source,
-            Direction::Reply => self.rewrite.destination,
+            Direction::Reply => self.peer,
         }
-    }
-
-    /// Which way the flow goes.
-    #[inline(always)]
-    #[must_use]
-    pub const fn direction(&self) -> Direction {
-        if self.direction == Direction::Forward as u8 {
-            Direction::Forward
-        } else {
-            Direction::Reply
-        }
-    }
-
-    /// The key of the connection's other flow: what comes back is addressed
-    /// to where this flow's segments claim to come from.
-    #[inline(always)]
-    #[must_use]
-    pub fn pair_key(&self) -> FlowKey<A> {
-        self.rewrite.reversed()
     }
 }
 
 /// To whom a connection belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Owner {
-    /// The service.
-    pub service: ServiceId,
     /// The target.
     pub target: TargetId,
-    /// The target's generation when the connection was opened.
+    /// Its generation when the connection was opened.
     pub generation: Generation,
-    /// How segments get to the server.
-    pub mode: Mode,
 }
 
 /// The value of PENDING: a flow whose handshake is not finished.
@@ -266,6 +314,6 @@ pub struct Pending<A> {
     /// When the SYN came, in microseconds since the host started; wraps after
     /// 71 minutes.
     pub opened: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// In the reply flow: whether the server has answered.
+    pub progress: Progress,
 }

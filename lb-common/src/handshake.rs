@@ -7,6 +7,7 @@ use crate::flow::{Direction, Flow, FlowKey, Pending, Progress};
 use crate::service::Listener;
 use crate::steer::{Case, answer, fin, send};
 use crate::tables::{Inserted, Tables};
+use crate::target::Target;
 use crate::verdict::{Reason, Verdict};
 use crate::wire::frame::Segment;
 use crate::wire::tcp::Flags;
@@ -42,15 +43,19 @@ pub fn find<A: Address, T: Tables<A>>(tables: &T, case: &mut Case<A>) -> Found {
         return Found::Nothing;
     };
     case.draft = *pending;
-    if !case.draft.flow.mode().replies() {
+    let flow = &case.draft.flow;
+    let Some(target) = tables.target(flow.target()) else {
+        return Found::Half;
+    };
+    if !target.mode().replies() {
         case.pair = case.draft;
         return Found::Pair;
     }
-    let Some(other) = tables.pending(&case.draft.flow.pair_key()) else {
+    let Some(other) = tables.pending(&flow.pair_key(key, &target)) else {
         return Found::Half;
     };
     case.pair = *other;
-    if case.pair.flow.pair_key() == *key {
+    if flow.is_paired_with(key, &target, &case.pair.flow) {
         Found::Pair
     } else {
         Found::Half
@@ -82,40 +87,39 @@ fn unfinished<A: Address, T: Tables<A>>(
         ..
     } = case;
     let (flow, way) = (&pending.flow, (rewrite, tunnel));
-    let stale = tables.generation(flow.target) != flow.generation;
-    let reason = if stale || (paired && selects_again(tables, segment, flow, pair)) {
+    let target = &*tables.target(flow.target())?;
+    let stale = tables.generation(flow.target()) != flow.generation;
+    let reason = if stale || (paired && selects_again(segment, flow, target, pair)) {
         Reason::CutOff
     } else if paired {
         let reason = match flow.direction() {
-            Direction::Forward => shake_client(tables, segment, flow, pair),
-            Direction::Reply => shake_server(tables, segment, pending),
+            Direction::Forward => shake_client(tables, segment, flow, target, pair),
+            Direction::Reply => shake_server(tables, segment, pending, target),
         };
-        return Some(send(tables, segment, way, flow, reason));
+        return Some(send(segment, way, flow, target, reason));
     } else if tables.flow(&segment.key).is_some() {
         // Another CPU finished the handshake a moment ago.
-        return Some(send(tables, segment, way, flow, Reason::Handshake));
+        return Some(send(segment, way, flow, target, Reason::Handshake));
     } else {
         Reason::HandshakeLost
     };
-    forget(tables, &segment.key, flow);
-    (!segment.flags.open_connection()).then(|| answer(segment, flow, reason))
+    forget(tables, &segment.key, flow, target);
+    (!segment.flags.open_connection()).then(|| answer(segment, flow, target, reason))
 }
 
 /// Whether a SYN that is sent again should select again: its server has not
 /// answered, and gets no new connections any more.
 #[inline(always)]
-fn selects_again<A: Address, T: Tables<A>>(
-    tables: &T,
+fn selects_again<A: Address>(
     segment: &Segment<A>,
     flow: &Flow<A>,
+    target: &Target<A>,
     pair: &Pending<A>,
 ) -> bool {
     segment.flags.open_connection()
         && flow.direction() == Direction::Forward
-        && !pair.flow.progress.contain(Progress::ANSWERED)
-        && tables
-            .target(flow.target)
-            .is_none_or(|target| target.accepts == 0)
+        && !pair.progress.contain(Progress::ANSWERED)
+        && target.accepts == 0
 }
 
 #[inline(always)]
@@ -123,19 +127,20 @@ fn shake_client<A: Address, T: Tables<A>>(
     tables: &T,
     segment: &Segment<A>,
     flow: &Flow<A>,
+    target: &Target<A>,
     reply: &Pending<A>,
 ) -> Reason {
     if segment.flags.open_connection() {
-        if reply.flow.progress.contain(Progress::ANSWERED) || !flow.mode().replies() {
+        if reply.progress.contain(Progress::ANSWERED) || !target.mode().replies() {
             Reason::SynRetransmitted
         } else {
             Reason::SynUnanswered
         }
     } else if segment.flags.intersect(Flags::RST) {
-        forget(tables, &segment.key, flow);
+        forget(tables, &segment.key, flow, target);
         Reason::ResetRelayed
     } else if segment.flags.intersect(Flags::ACK) {
-        promote(tables, segment, flow, reply)
+        promote(tables, segment, flow, target, reply)
     } else {
         Reason::Handshake
     }
@@ -146,22 +151,23 @@ fn shake_server<A: Address, T: Tables<A>>(
     tables: &T,
     segment: &Segment<A>,
     pending: &Pending<A>,
+    target: &Target<A>,
 ) -> Reason {
     if segment.flags.intersect(Flags::RST) {
-        forget(tables, &segment.key, &pending.flow);
+        forget(tables, &segment.key, &pending.flow, target);
         return Reason::BackendRefused;
     }
     if segment.flags.contain(Flags::SYN | Flags::ACK) {
         let mut answered = *pending;
-        answered.flow.progress = Progress::ANSWERED;
+        answered.progress = Progress::ANSWERED;
         answered.server_sequence = segment.sequence;
         if answered != *pending {
             tables.replace_pending(&segment.key, &answered);
         }
-        if !pending.flow.progress.contain(Progress::ANSWERED) {
+        if !pending.progress.contain(Progress::ANSWERED) {
             let took = (tables.microseconds() as u32).wrapping_sub(pending.opened);
-            let load = tables.load(pending.flow.target);
-            tables.set_latency(pending.flow.target, load.with_sample(took));
+            let id = pending.flow.target();
+            tables.set_latency(id, tables.load(id).with_sample(took));
         }
     }
     Reason::Handshake
@@ -175,31 +181,32 @@ fn promote<A: Address, T: Tables<A>>(
     tables: &T,
     segment: &Segment<A>,
     flow: &Flow<A>,
+    target: &Target<A>,
     reply: &Pending<A>,
 ) -> Reason {
     let acknowledged = segment
         .acknowledgment
         .wrapping_sub(reply.server_sequence.wrapping_add(1));
-    if flow.mode().replies()
-        && (!reply.flow.progress.contain(Progress::ANSWERED) || acknowledged >= FIRST_ACK_WINDOW)
+    if target.mode().replies()
+        && (!reply.progress.contain(Progress::ANSWERED) || acknowledged >= FIRST_ACK_WINDOW)
     {
         return Reason::Handshake;
     }
     // As they are: a copy of both would not fit on the kernel's stack, and
     // nobody minds when the connection's idle time begins with its SYN.
-    let reason = insert_pair(tables, &segment.key, flow, &reply.flow);
+    let reason = insert_pair(tables, &segment.key, flow, target, &reply.flow);
     if reason == Reason::Established
         && segment.flags.intersect(Flags::FIN)
         && let Some(entry) = tables.flow(&segment.key)
     {
-        let replies = flow.mode().replies();
-        account::advance(tables, &segment.key, flow, &entry, |now| {
+        let replies = target.mode().replies();
+        account::advance(tables, (&segment.key, flow), target, &entry, |now| {
             fin(Direction::Forward, replies, now)
         });
     }
     if reason != Reason::Handshake {
         // Only now: whoever finds no entry in PENDING must find it in FLOWS.
-        forget(tables, &segment.key, flow);
+        forget(tables, &segment.key, flow, target);
     }
     reason
 }
@@ -212,10 +219,11 @@ fn insert_pair<A: Address, T: Tables<A>>(
     tables: &T,
     key: &FlowKey<A>,
     forward: &Flow<A>,
+    target: &Target<A>,
     back: &Flow<A>,
 ) -> Reason {
-    let reply_key = forward.pair_key();
-    let replies = forward.mode().replies();
+    let reply_key = forward.pair_key(key, target);
+    let replies = target.mode().replies();
     if replies {
         match tables.insert_flow(&reply_key, back) {
             Inserted::Yes => {}
@@ -224,8 +232,9 @@ fn insert_pair<A: Address, T: Tables<A>>(
         }
     }
     // Before the flow is there: who finds it may close it.
-    let before = account::open(tables, forward.owner(), key.source);
-    let reason = match one_too_many(tables, key, forward, before) {
+    let (service, id) = (target.service, forward.target());
+    let before = account::open(tables, service, id, key.source);
+    let reason = match one_too_many(tables, key, target, before) {
         Some(reason) => reason,
         None => match tables.insert_flow(key, forward) {
             Inserted::Yes => return Reason::Established,
@@ -233,7 +242,7 @@ fn insert_pair<A: Address, T: Tables<A>>(
             Inserted::Exists | Inserted::Full => Reason::TableFull,
         },
     };
-    account::close(tables, forward.owner(), key.source);
+    account::close(tables, service, id, key.source);
     if replies {
         tables.remove_flow(&reply_key);
     }
@@ -246,7 +255,7 @@ fn insert_pair<A: Address, T: Tables<A>>(
 fn one_too_many<A: Address, T: Tables<A>>(
     tables: &T,
     key: &FlowKey<A>,
-    flow: &Flow<A>,
+    target: &Target<A>,
     before: Before,
 ) -> Option<Reason> {
     let reached = |limit, before| limit != 0 && before >= limit;
@@ -261,17 +270,21 @@ fn one_too_many<A: Address, T: Tables<A>>(
             return Some(Reason::SourceFull);
         }
     }
-    let target = tables.target(flow.target)?;
     reached(target.max_connections, before.target).then_some(Reason::ServersFull)
 }
 
 /// Takes a pair out of PENDING. A reverse key that serves another connection
 /// by now stays.
 #[inline(always)]
-fn forget<A: Address, T: Tables<A>>(tables: &T, key: &FlowKey<A>, flow: &Flow<A>) {
-    let pair = flow.pair_key();
+fn forget<A: Address, T: Tables<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    flow: &Flow<A>,
+    target: &Target<A>,
+) {
+    let pair = flow.pair_key(key, target);
     if let Some(other) = tables.pending(&pair)
-        && other.flow.pair_key() == *key
+        && flow.is_paired_with(key, target, &other.flow)
     {
         tables.remove_pending(&pair);
     }

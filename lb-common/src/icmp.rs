@@ -69,10 +69,12 @@ fn about_ours<A: Address, P: Packet, T: Tables<A>>(
 
 #[inline(always)]
 fn on<A: Address, T: Tables<A>>(tables: &T, case: &mut Case<A>, flow: &Flow<A>) -> Verdict {
-    if tables.generation(flow.target) != flow.generation {
-        return Verdict::of_nobody(Reason::NotTcp);
+    match tables.target(flow.target()) {
+        Some(target) if tables.generation(flow.target()) == flow.generation => {
+            forward(case, flow, &target, Reason::IcmpTranslated)
+        }
+        _ => Verdict::of_nobody(Reason::NotTcp),
     }
-    forward(tables, case, flow, Reason::IcmpTranslated)
 }
 
 #[inline(always)]

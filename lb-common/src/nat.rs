@@ -1,8 +1,8 @@
 //! Network address translation: the arithmetic and the stores.
 
 use crate::addr::{Address, Port};
-use crate::flow::{Flow, FlowKey};
-use crate::target::{Hop, Mode};
+use crate::flow::{Direction, Flow, FlowKey};
+use crate::target::{Hop, Mode, Target};
 use crate::wire::checksum::{self, Sum};
 use crate::wire::frame::Headers;
 use crate::wire::network::{NetworkHeader, TCP};
@@ -49,16 +49,19 @@ pub struct Rewrite<A> {
 }
 
 impl<A: Address> Rewrite<A> {
-    /// The way along `flow`, by `hop`.
+    /// The way along `flow`, under `key`, which is a connection to `target`.
     #[inline(always)]
     #[must_use]
-    pub const fn along(flow: &Flow<A>, hop: Hop) -> Self {
+    pub fn along(key: &FlowKey<A>, flow: &Flow<A>, target: &Target<A>) -> Self {
         Self {
-            to: flow.rewrite,
+            to: flow.rewrite(key, target),
             address_delta: flow.address_delta,
             port_delta: flow.port_delta,
-            hop,
-            local: matches!(flow.mode(), Mode::Local) as u32,
+            hop: match flow.direction() {
+                Direction::Forward => target.hop,
+                Direction::Reply => flow.hop,
+            },
+            local: matches!(target.mode(), Mode::Local) as u32,
         }
     }
 }

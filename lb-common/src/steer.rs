@@ -13,7 +13,7 @@ use crate::flow::{Direction, Flow, FlowKey, Owner, Pending, Progress, Tick};
 use crate::handshake::{Found, find, shake_hands};
 use crate::nat::Rewrite;
 use crate::tables::{FlowEntry, Tables};
-use crate::target::{Hop, Mode};
+use crate::target::{Hop, Mode, Target};
 use crate::tunnel::Tunnel;
 use crate::verdict::{Reason, Verdict};
 use crate::wire::frame::{Headers, Segment};
@@ -58,21 +58,24 @@ pub fn carry_on<A: Address, T: Tables<A>>(
     }
     let entry = tables.flow_of(headers)?;
     let flow = entry.get();
-    if tables.generation(flow.target) != flow.generation || flow.mode() == Mode::Ipip {
+    if tables.generation(flow.target()) != flow.generation {
         return None;
     }
-    let target = match flow.direction() {
-        Direction::Forward => Some(tables.target(flow.target)?),
-        Direction::Reply => None,
-    };
+    let target = tables.target(flow.target())?;
+    if target.mode() == Mode::Ipip {
+        return None;
+    }
     entry.touch(now());
     // Read where it is needed: what is kept over calls costs more to keep.
     let flow = entry.get();
-    let (reason, hop) = match target {
-        Some(target) => (Reason::Forward, target.hop),
-        None => (Reason::Reply, flow.hop),
+    let reason = match flow.direction() {
+        Direction::Forward => Reason::Forward,
+        Direction::Reply => Reason::Reply,
     };
-    Some((Verdict::of_flow(reason, &flow), Rewrite::along(&flow, hop)))
+    Some((
+        Verdict::of_flow(reason, &flow, &target),
+        Rewrite::along(&headers.key(), &flow, &target),
+    ))
 }
 
 /// Decides on the segment of `case`, which arrives at `now`: sets its verdict.
@@ -102,7 +105,12 @@ pub fn steer_reply<A: Address, T: Tables<A>>(tables: &T, case: &mut Case<A>, now
 /// Whether segments with `key` are replies of a server on this host.
 #[inline(always)]
 fn from_server_here<A: Address, T: Tables<A>>(tables: &T, key: &FlowKey<A>) -> bool {
-    let is_so = |flow: &Flow<A>| flow.mode() == Mode::Local && flow.direction() == Direction::Reply;
+    let is_so = |flow: &Flow<A>| {
+        flow.direction() == Direction::Reply
+            && tables
+                .target(flow.target())
+                .is_some_and(|target| target.mode() == Mode::Local)
+    };
     match tables.flow(key) {
         Some(entry) => is_so(&entry.get()),
         None => tables.pending(key).is_some_and(|found| is_so(&found.flow)),
@@ -115,10 +123,10 @@ impl<A: Address> Default for Case<A> {
         let (key, hop, now) = (FlowKey::default(), Hop::default(), Tick(0));
         let owner = Owner::default();
         let pending = Pending {
-            flow: Flow::new(&key, key, Direction::Forward, owner, hop, now),
+            flow: Flow::new(&key, &key, Direction::Forward, owner, hop, now),
             server_sequence: 0,
             opened: 0,
-            reserved: 0,
+            progress: Progress(0),
         };
         Self {
             segment: Segment::default(),
@@ -171,23 +179,24 @@ fn established<A: Address, T: Tables<A>>(
     let segment = &case.segment;
     let entry = tables.flow(&segment.key)?;
     let flow = entry.get();
-    let stale = tables.generation(flow.target) != flow.generation;
+    let target = tables.target(flow.target())?;
+    let stale = tables.generation(flow.target()) != flow.generation;
     if reopens(segment, &flow, stale) {
-        account::remove(tables, &segment.key, &flow, &entry);
+        account::remove(tables, (&segment.key, &flow), &target, &entry);
         return None;
     }
     if stale {
-        return Some(answer(segment, &flow, Reason::CutOff));
+        return Some(answer(segment, &flow, &target, Reason::CutOff));
     }
     entry.touch(now);
     let Segment { key, flags, .. } = segment;
     let reason = if flags.intersect(Flags::RST) {
-        account::advance(tables, key, &flow, &entry, |_| Progress::RESET);
+        account::advance(tables, (key, &flow), &target, &entry, |_| Progress::RESET);
         Reason::ResetRelayed
     } else if flags.intersect(Flags::FIN) {
         let direction = flow.direction();
-        let replies = flow.mode().replies();
-        account::advance(tables, key, &flow, &entry, |now| {
+        let replies = target.mode().replies();
+        account::advance(tables, (key, &flow), &target, &entry, |now| {
             fin(direction, replies, now)
         });
         Reason::Closing
@@ -197,7 +206,7 @@ fn established<A: Address, T: Tables<A>>(
             Direction::Reply => Reason::Reply,
         }
     };
-    Some(forward(tables, case, &flow, reason))
+    Some(forward(case, &flow, &target, reason))
 }
 
 /// Whether a segment of an established connection opens a new one in its
@@ -205,7 +214,7 @@ fn established<A: Address, T: Tables<A>>(
 #[inline(always)]
 fn reopens<A: Address>(segment: &Segment<A>, flow: &Flow<A>, stale: bool) -> bool {
     segment.flags.open_connection()
-        && (stale || (flow.direction() == Direction::Forward && flow.progress.closed()))
+        && (stale || (flow.direction() == Direction::Forward && flow.progress().closed()))
 }
 
 /// The marks that a FIN sets: whose came first keeps TIME_WAIT. Where the
@@ -223,21 +232,26 @@ pub(crate) const fn fin(direction: Direction, replies: bool, now: Progress) -> P
 /// The answer, for `reason`, to a segment of a connection that is no more. A
 /// RST is never answered.
 #[inline(always)]
-pub fn answer<A: Address>(segment: &Segment<A>, flow: &Flow<A>, reason: Reason) -> Verdict {
+pub fn answer<A: Address>(
+    segment: &Segment<A>,
+    flow: &Flow<A>,
+    target: &Target<A>,
+    reason: Reason,
+) -> Verdict {
     let reason = if segment.flags.intersect(Flags::RST) {
         Reason::StrayReset
     } else {
         reason
     };
-    Verdict::of_flow(reason, flow)
+    Verdict::of_flow(reason, flow, target)
 }
 
 /// A segment on its way along `flow`; or refused, for a `reason` that says so.
 #[inline(always)]
-pub fn forward<A: Address, T: Tables<A>>(
-    tables: &T,
+pub fn forward<A: Address>(
     case: &mut Case<A>,
     flow: &Flow<A>,
+    target: &Target<A>,
     reason: Reason,
 ) -> Verdict {
     let Case {
@@ -246,38 +260,30 @@ pub fn forward<A: Address, T: Tables<A>>(
         tunnel,
         ..
     } = case;
-    send(tables, segment, (rewrite, tunnel), flow, reason)
+    send(segment, (rewrite, tunnel), flow, target, reason)
 }
 
 /// As [`forward`], where another part of the case is in use.
 #[inline(always)]
-pub fn send<A: Address, T: Tables<A>>(
-    tables: &T,
+pub fn send<A: Address>(
     segment: &Segment<A>,
     (rewrite, tunnel): (&mut Rewrite<A>, &mut Tunnel<A>),
     flow: &Flow<A>,
+    target: &Target<A>,
     reason: Reason,
 ) -> Verdict {
     if !reason.goes_on() {
-        return Verdict::of_flow(reason, flow);
+        return Verdict::of_flow(reason, flow, target);
     }
-    if segment.hops <= 1 && flow.mode() != Mode::Local {
-        return Verdict::of_flow(Reason::TtlExpired, flow);
+    if segment.hops <= 1 && target.mode() != Mode::Local {
+        return Verdict::of_flow(Reason::TtlExpired, flow, target);
     }
-    let hop = match flow.direction() {
-        Direction::Reply => flow.hop,
-        Direction::Forward => match tables.target(flow.target) {
-            Some(target) if flow.mode() == Mode::Ipip => {
-                *tunnel = Tunnel::to(&target);
-                if tunnel.is_too_narrow_for(segment.length) {
-                    return Verdict::of_flow(Reason::TooBig, flow);
-                }
-                target.hop
-            }
-            Some(target) => target.hop,
-            None => return answer(segment, flow, Reason::CutOff),
-        },
-    };
-    *rewrite = Rewrite::along(flow, hop);
-    Verdict::of_flow(reason, flow)
+    if target.mode() == Mode::Ipip && flow.direction() == Direction::Forward {
+        *tunnel = Tunnel::to(target);
+        if tunnel.is_too_narrow_for(segment.length) {
+            return Verdict::of_flow(Reason::TooBig, flow, target);
+        }
+    }
+    *rewrite = Rewrite::along(&segment.key, flow, target);
+    Verdict::of_flow(reason, flow, target)
 }

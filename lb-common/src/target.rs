@@ -72,6 +72,9 @@ impl Mode {
 }
 
 /// The value of TARGETS. All zero: nothing is installed under this number.
+///
+/// Addresses, ports, service and mode never change for a number in use: open
+/// connections are told by them.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Target<A> {
@@ -79,12 +82,16 @@ pub struct Target<A> {
     pub server: A,
     /// The source of tunnelled packets: an address of our own.
     pub tunnel: A,
+    /// Where its service's clients connect to.
+    pub vip: A,
     /// The way to the server; means nothing where it listens on this host.
     pub hop: Hop,
     /// How many open connections it takes; 0 where there is no limit.
     pub max_connections: u32,
     /// The server's port; 0 where nothing is installed.
     pub port: Port,
+    /// The port of the VIP.
+    pub vip_port: Port,
     /// The service that the target belongs to.
     pub service: ServiceId,
     /// The first of its entries in SNATS.
@@ -99,8 +106,6 @@ pub struct Target<A> {
     pub mode: u8,
     /// Not 0: it may get new connections.
     pub accepts: u8,
-    /// Always 0.
-    pub reserved: u16,
 }
 
 impl<A: Address> Target<A> {

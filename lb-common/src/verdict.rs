@@ -4,7 +4,7 @@
 use crate::addr::Address;
 use crate::flow::{Direction, Flow};
 use crate::service::ServiceId;
-use crate::target::{Mode, TargetId};
+use crate::target::{Mode, Target, TargetId};
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -215,17 +215,17 @@ impl Verdict {
         }
     }
 
-    /// `reason`, of a segment of `flow`.
+    /// `reason`, of a segment of `flow`, a connection to `target`.
     #[inline(always)]
-    pub fn of_flow<A: Address>(reason: Reason, flow: &Flow<A>) -> Self {
+    pub fn of_flow<A: Address>(reason: Reason, flow: &Flow<A>, target: &Target<A>) -> Self {
         Self {
             reason,
             direction: flow.direction(),
-            mode: flow.mode(),
+            mode: target.mode(),
             silent: false,
-            service: flow.service,
+            service: target.service,
             reserved: 0,
-            target: flow.target,
+            target: flow.target(),
         }
     }
 

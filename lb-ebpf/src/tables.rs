@@ -56,7 +56,8 @@ impl<A: Address> FlowEntry<A> for Flows<A> {
     #[inline(always)]
     fn get(&self) -> Flow<A> {
         // SAFETY: found in this run of the program (see above). Other CPUs
-        // change `last_seen` and `progress` only, each by one store.
+        // change when it was last seen and how far it has come, and nothing
+        // else, each by one store.
         unsafe { self.0.read() }
     }
 
@@ -74,9 +75,9 @@ impl<A: Address> FlowEntry<A> for Flows<A> {
 
     #[inline(always)]
     fn advance(&self, marks: Progress) -> Progress {
-        // SAFETY: as above; `progress` is an aligned word that is only changed
-        // here.
-        Progress(unsafe { fetch_or((&raw mut (*self.0).progress).cast(), marks.0) })
+        // SAFETY: as above; a forward flow's progress is an aligned word that
+        // is only changed here.
+        Progress(unsafe { fetch_or(&raw mut (*self.0).hop.ifindex, marks.0) })
     }
 }
 

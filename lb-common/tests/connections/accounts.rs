@@ -1,7 +1,7 @@
 //! What counts as open, from the end of a handshake to the end of all.
 
 use lb_common::addr::Ipv4;
-use lb_common::flow::Tick;
+use lb_common::flow::{Direction, Flow, Tick};
 use lb_common::target::{Mode, TargetId};
 use lb_common::wire::tcp::Flags;
 
@@ -82,7 +82,7 @@ fn a_reset_by_either_closes_a_connection() {
 #[test]
 fn a_connection_that_was_cut_counts_until_it_is_forgotten_or_replaced() {
     let mut world = connected(Setup::default());
-    let target = world.flows()[0].1.target;
+    let target = world.flows()[0].1.target();
     world.let_happen(&Happening::Cut(target.0));
     by_client(&mut world, Flags::ACK);
     assert_eq!(open(&world), 1);
@@ -135,7 +135,8 @@ fn half_a_pair_is_forgotten_without_harm_to_another() {
     for half in 0..2 {
         let world = connected(Setup::default());
         let (key, flow) = world.flows()[half];
-        world.tables.flows.borrow_mut().remove(&flow.pair_key());
+        let pair = world.pair_key(&key, &flow);
+        world.tables.flows.borrow_mut().remove(&pair);
         assert!(world.tables.reap(&key, flow.last_seen));
         assert!(world.flows().is_empty());
     }
@@ -146,11 +147,12 @@ fn half_a_pair_is_forgotten_where_the_other_key_serves_another_connection() {
     let world = connected(Setup::default());
     let key = client_key(0);
     let flow = world.tables.flow_at(&key).expect("it is there");
-    let reply = flow.pair_key();
+    let reply = world.pair_key(&key, &flow);
     {
         let flows = world.tables.flows.borrow();
-        let mut another = flows[&reply].get();
-        another.rewrite = client_key::<Ipv4>(1).reversed();
+        let of = flows[&reply].get();
+        let (back, owner) = (client_key::<Ipv4>(1).reversed(), of.owner());
+        let another = Flow::new(&reply, &back, Direction::Reply, owner, of.hop, of.last_seen);
         flows[&reply].set(another);
     }
     assert!(world.tables.reap(&key, flow.last_seen));
@@ -176,5 +178,5 @@ fn a_client_that_comes_back_from_its_port_is_counted_anew() {
     world.connect(0).expect("there is room");
     assert_eq!(open(&world), 1);
     let flow = world.tables.flow_at(&client_key(0)).expect("it is there");
-    assert!(!flow.progress.closed());
+    assert!(!flow.progress().closed());
 }

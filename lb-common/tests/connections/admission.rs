@@ -149,22 +149,25 @@ fn silence_where_there_is_no_target_is_another_option_than_where_all_is_full() {
 fn ports_of_all_addresses_are_given_out_before_they_are_exhausted() {
     let mut world = World::new(Setup::default());
     for slot in 0..4 {
-        world.let_happen(&Happening::Slot(slot, 1));
+        world.let_happen(&Happening::Slot(ServiceId(1), slot, 1));
+        world.let_happen(&Happening::Slot(ServiceId(2), slot, 1));
     }
     let verdicts: Vec<_> = (0..6).map(|client| syn(&mut world, client)).collect();
     let opened = verdicts.iter().filter(|v| v.reason == Reason::Opened);
     // Two addresses with two ports each. A port is tried some times by chance.
     assert_eq!(opened.count(), 4, "{verdicts:?}");
     for refused in verdicts.iter().filter(|v| v.reason != Reason::Opened) {
-        let (reason, target) = (refused.reason, refused.target);
-        assert_eq!((reason, target), (Reason::PortsExhausted, TargetId(1)));
+        assert_eq!(refused.reason, Reason::PortsExhausted);
+        // The same server for both services.
+        let server = world.tables.targets[&refused.target].server;
+        assert_eq!(server, world.tables.targets[&TargetId(1)].server);
     }
     let pending = world.tables.pending.borrow();
     let addresses = [101, 102].map(|last| Ipv4::ending_in([10, 0, 0, last]));
     for address in addresses {
         let used = pending
-            .values()
-            .filter(|p| p.flow.rewrite.source == address);
+            .iter()
+            .filter(|(key, p)| world.rewrite(key, &p.flow).source == address);
         assert_eq!(used.count(), 2, "{address:?}");
     }
 }

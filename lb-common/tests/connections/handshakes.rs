@@ -2,7 +2,7 @@
 
 use lb_common::addr::Ipv4;
 use lb_common::flow::Progress;
-use lb_common::service::Algorithm;
+use lb_common::service::{Algorithm, ServiceId};
 use lb_common::target::{Mode, TargetId};
 use lb_common::verdict::{Fate, Reason, Verdict};
 use lb_common::wire::tcp::Flags;
@@ -16,7 +16,9 @@ const SYN_ACK: Happening = Happening::Server(0, Flags(0x12));
 
 /// A world in which the first target has all slots.
 fn world(setup: Setup) -> World {
-    let slots: Vec<_> = (0..4).map(|slot| Happening::Slot(slot, 1)).collect();
+    let slots: Vec<_> = (0..4)
+        .map(|slot| Happening::Slot(ServiceId(1), slot, 1))
+        .collect();
     World::after(setup, &slots)
 }
 
@@ -27,13 +29,13 @@ fn client(world: &mut World, client: u8, flags: Flags) -> Verdict {
 
 fn hand_over(world: &mut World) {
     for slot in 0..4 {
-        world.let_happen(&Happening::Slot(slot, 2));
+        world.let_happen(&Happening::Slot(ServiceId(1), slot, 2));
     }
 }
 
 fn assert_sound(world: &World) {
     let moment = Moment::of(world);
-    check_tables(&moment, &Orphans::default()).expect("the tables are sound");
+    check_tables(world, &moment, &Orphans::default()).expect("the tables are sound");
     check_accounts(world, &moment).expect("the accounts are right");
 }
 

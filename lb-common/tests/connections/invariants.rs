@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
 use crate::frame::{Family, checksums_valid};
-use crate::world::{Happening, Number, Passage, TARGETS, World};
+use crate::world::{ALL_TARGETS, Happening, Number, Passage, World};
 
 type Checked = Result<(), TestCaseError>;
 
@@ -30,7 +30,7 @@ pub struct Moment<A> {
 impl<A: Family> Moment<A> {
     pub fn of(world: &World<A>) -> Self {
         let tables = &world.tables;
-        let targets = (0..=TARGETS).map(TargetId);
+        let targets = (0..=ALL_TARGETS).map(TargetId);
         let services = tables.services.values().map(|service| service.id);
         let sources = tables.sources.borrow();
         Self {
@@ -49,10 +49,10 @@ impl<A: Family> Moment<A> {
     fn over(&self, world: &World<A>, key: &FlowKey<A>, flow: &Flow<A>) -> bool {
         let forward = match flow.direction() {
             Direction::Forward => *key,
-            Direction::Reply => flow.pair_key(),
+            Direction::Reply => world.pair_key(key, flow),
         };
-        let closed = self.flows.get(&forward).map(|f| f.progress.closed());
-        closed == Some(true) || world.generation(flow.target) != flow.generation
+        let closed = self.flows.get(&forward).map(|f| f.progress().closed());
+        closed == Some(true) || world.generation(flow.target()) != flow.generation
     }
 
     /// The flow under `key`, wherever it is.
@@ -68,43 +68,53 @@ pub struct Orphans<A>(BTreeSet<FlowKey<A>>);
 
 impl<A: Family> Orphans<A> {
     /// Keeps account of what `happening` pushed out.
-    pub fn note(&mut self, happening: &Happening, before: &Moment<A>, after: &Moment<A>) {
+    pub fn note(
+        &mut self,
+        world: &World<A>,
+        happening: &Happening,
+        before: &Moment<A>,
+        after: &Moment<A>,
+    ) {
         if let Happening::Evict(_) = happening {
             for (key, pending) in &before.pending {
-                if !after.pending.contains_key(key) && pending.flow.mode().replies() {
-                    self.0.insert(pending.flow.pair_key());
+                if !after.pending.contains_key(key) && world.replies(&pending.flow) {
+                    self.0.insert(world.pair_key(key, &pending.flow));
                 }
             }
         }
         self.0.retain(|key| match after.pending.get(key) {
-            Some(_) => {
-                before.pending.get(key).map(|p| p.flow.pair_key())
-                    == after.pending.get(key).map(|p| p.flow.pair_key())
-            }
+            Some(now) => before.pending.get(key).is_some_and(|then| {
+                world.pair_key(key, &then.flow) == world.pair_key(key, &now.flow)
+            }),
             None => false,
         });
     }
 }
 
 /// What holds of FLOWS and PENDING after every step.
-pub fn check_tables<A: Family>(after: &Moment<A>, orphans: &Orphans<A>) -> Checked {
+pub fn check_tables<A: Family>(
+    world: &World<A>,
+    after: &Moment<A>,
+    orphans: &Orphans<A>,
+) -> Checked {
     for (key, flow) in &after.flows {
         prop_assert!(!after.pending.contains_key(key), "{key:?} is in both");
-        if !flow.mode().replies() {
+        if !world.replies(flow) {
             prop_assert_eq!(flow.direction(), Direction::Forward);
             continue;
         }
-        let pair = after.flows.get(&flow.pair_key());
+        let pair = after.flows.get(&world.pair_key(key, flow));
         prop_assert!(pair.is_some(), "half a pair in FLOWS: {key:?}");
-        check_pair(key, flow, pair.expect("just seen"))?;
+        check_pair(world, key, flow, pair.expect("just seen"))?;
     }
     for (key, pending) in &after.pending {
-        if !pending.flow.mode().replies() {
+        if !world.replies(&pending.flow) {
             continue;
         }
-        let pair = after.pending.get(&pending.flow.pair_key());
-        match pair.filter(|pair| pair.flow.pair_key() == *key) {
-            Some(pair) => check_pair(key, &pending.flow, &pair.flow)?,
+        let pair_key = world.pair_key(key, &pending.flow);
+        let pair = after.pending.get(&pair_key);
+        match pair.filter(|pair| world.pair_key(&pair_key, &pair.flow) == *key) {
+            Some(pair) => check_pair(world, key, &pending.flow, &pair.flow)?,
             None => prop_assert!(
                 orphans.0.contains(key),
                 "{key:?} in PENDING lost its other half, and was not pushed out"
@@ -115,8 +125,14 @@ pub fn check_tables<A: Family>(after: &Moment<A>, orphans: &Orphans<A>) -> Check
 }
 
 /// The two halves of a pair tell of one connection.
-fn check_pair<A: Family>(key: &FlowKey<A>, flow: &Flow<A>, pair: &Flow<A>) -> Checked {
-    prop_assert_eq!(pair.pair_key(), *key, "a reverse key serves another");
+fn check_pair<A: Family>(
+    world: &World<A>,
+    key: &FlowKey<A>,
+    flow: &Flow<A>,
+    pair: &Flow<A>,
+) -> Checked {
+    let back = world.pair_key(&world.pair_key(key, flow), pair);
+    prop_assert_eq!(back, *key, "a reverse key serves another");
     prop_assert_ne!(flow.direction(), pair.direction());
     prop_assert_eq!(flow.owner(), pair.owner());
     Ok(())
@@ -130,11 +146,13 @@ pub fn check_accounts<A: Family>(world: &World<A>, after: &Moment<A>) -> Checked
     let mut services = BTreeMap::<_, u32>::new();
     let mut sources = BTreeMap::<_, u32>::new();
     for (key, flow) in &after.flows {
-        if flow.direction() == Direction::Forward && !flow.progress.closed() {
-            *open.entry(flow.target).or_default() += 1;
+        if flow.direction() == Direction::Forward && !flow.progress().closed() {
+            *open.entry(flow.target()).or_default() += 1;
             *open.entry(TargetId::NONE).or_default() += 1;
-            *services.entry(flow.service).or_default() += 1;
-            let source = SourceKey::new(key.source, flow.service);
+            *services
+                .entry(world.tables.targets[&flow.target()].service)
+                .or_default() += 1;
+            let source = SourceKey::new(key.source, world.tables.targets[&flow.target()].service);
             *sources.entry(source).or_default() += 1;
         }
     }
@@ -155,7 +173,7 @@ pub fn check_accounts<A: Family>(world: &World<A>, after: &Moment<A>) -> Checked
     }
     let kept = |limit: u32, open: u32| limit == 0 || open <= limit;
     let setup = world.setup;
-    for id in (1..=TARGETS).map(TargetId) {
+    for id in (1..=ALL_TARGETS).map(TargetId) {
         prop_assert!(kept(setup.target_max, after.open[&id]), "{id:?} has more");
     }
     prop_assert!(kept(setup.connections_max, after.open[&TargetId::NONE]));
@@ -182,9 +200,10 @@ pub fn check_established<A: Family>(
             continue;
         };
         prop_assert_eq!(old.owner(), new.owner(), "{:?} moved", key);
-        prop_assert_eq!(old.rewrite, new.rewrite, "{:?} goes elsewhere", key);
-        let progress = new.progress;
-        prop_assert!(progress.contain(old.progress), "{key:?} lost a mark");
+        let way = |flow| world.rewrite(key, flow);
+        prop_assert_eq!(way(old), way(new), "{:?} goes elsewhere", key);
+        let progress = new.progress();
+        prop_assert!(progress.contain(old.progress()), "{key:?} lost a mark");
     }
     Ok(())
 }
@@ -219,7 +238,7 @@ pub fn check_passage<A: Family>(
         Fate::Notify => prop_assert!(false, "no server is behind a tunnel"),
     }
     if let Some(old) = before.find(&key) {
-        let stale = world.generation(old.target) != old.generation;
+        let stale = world.generation(old.target()) != old.generation;
         let may_go_on = !stale || verdict.reason == Reason::Opened;
         let goes_on = verdict.fate() == Fate::Transmit;
         prop_assert!(may_go_on || !goes_on, "a connection that was cut goes on");
@@ -240,14 +259,14 @@ fn check_transmitted<A: Family>(
         prop_assert!(false, "{packet:?} goes on along no flow");
         return Ok(());
     };
-    prop_assert_eq!(flow.rewrite, frame);
+    prop_assert_eq!(world.rewrite(&packet, &flow), frame);
     prop_assert_eq!(
-        world.generation(flow.target),
+        world.generation(flow.target()),
         flow.generation,
         "to a target that was cut"
     );
-    prop_assert_eq!(passage.verdict.target, flow.target);
-    if !flow.mode().replies() {
+    prop_assert_eq!(passage.verdict.target, flow.target());
+    if !world.replies(&flow) {
         prop_assert_eq!(frame, packet, "only Ethernet addresses change");
         return Ok(());
     }
@@ -255,9 +274,10 @@ fn check_transmitted<A: Family>(
         prop_assert!(false, "{packet:?} goes on along no pair");
         return Ok(());
     };
-    prop_assert_eq!(pair.rewrite.reversed(), packet, "and back to another");
+    let back = world.pair_key(&frame.reversed(), &pair);
+    prop_assert_eq!(back, packet, "and back to another");
     if passage.verdict.direction == Direction::Forward {
-        let server = world.tables.targets[&flow.target].server;
+        let server = world.tables.targets[&flow.target()].server;
         prop_assert_eq!(frame.destination, server);
     }
     Ok(())
@@ -280,7 +300,7 @@ pub fn check_admission<A: Family>(
         before
             .flows
             .get(&key)
-            .is_some_and(|flow| !flow.progress.closed()),
+            .is_some_and(|flow| !flow.progress().closed()),
     );
     let below = |limit: u32, open: u32| limit == 0 || open < limit + replaced;
     let source = SourceKey::new(key.source, verdict.service);

@@ -40,8 +40,8 @@ fn live<A: Family>(setup: Setup, history: &[Happening]) -> Result<(), TestCaseEr
         let before = Moment::of(&world);
         let passage = world.let_happen(happening);
         let after = Moment::of(&world);
-        orphans.note(happening, &before, &after);
-        invariants::check_tables(&after, &orphans)?;
+        orphans.note(&world, happening, &before, &after);
+        invariants::check_tables(&world, &after, &orphans)?;
         invariants::check_accounts(&world, &after)?;
         invariants::check_established(&world, &before, &after, happening)?;
         if let Some(passage) = passage {

@@ -7,6 +7,7 @@ use lb_common::addr::Ipv4;
 use lb_common::fake::{FakePacket, process};
 use lb_common::flow::Tick;
 use lb_common::nat::PartialChecksum;
+use lb_common::service::ServiceId;
 use lb_common::tables::{Shared as _, Tables};
 use lb_common::target::{Mode, TargetId};
 use lb_common::verdict::{Fate, Reason, Verdict};
@@ -40,7 +41,7 @@ struct Start {
 impl Start {
     /// With the first target alone: which one is selected does not matter here.
     fn new(history: &[Happening]) -> Self {
-        let alone = (0..4).map(|slot| Happening::Slot(slot, 1));
+        let alone = (0..4).map(|slot| Happening::Slot(ServiceId(1), slot, 1));
         Self {
             setup: Setup::default(),
             history: alone.chain(history.iter().cloned()).collect(),
@@ -86,7 +87,7 @@ impl Start {
 /// what is counted as open is open.
 fn assert_sound(world: &World) {
     let moment = Moment::of(world);
-    check_tables(&moment, &Orphans::default()).expect("the tables are sound");
+    check_tables(world, &moment, &Orphans::default()).expect("the tables are sound");
     check_accounts(world, &moment).expect("the accounts are right");
 }
 
@@ -110,7 +111,7 @@ fn from_server(world: &World, flags: Flags) -> Segment<Ipv4> {
     let pending = world.tables.pending.borrow();
     let pending = pending.get(&client_key(0)).map(|pending| pending.flow);
     let flow = pending.or_else(|| world.tables.flow_at(&client_key(0)));
-    let key = flow.expect("it is known").pair_key();
+    let key = world.pair_key(&client_key(0), &flow.expect("it is known"));
     segment::<Ipv4>(&key, flags, (8 << 20) - 1, 1001)
 }
 

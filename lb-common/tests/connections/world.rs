@@ -16,7 +16,10 @@ use proptest::prelude::*;
 use crate::frame::{self, Family, Segment, frame, key, segment};
 
 pub const CLIENTS: u8 = 6;
-pub const TARGETS: u32 = 3;
+/// Of each of the two services.
+const TARGETS: u32 = 3;
+/// The first service's targets, and then the second's: the same servers.
+pub const ALL_TARGETS: u32 = 2 * TARGETS;
 /// How many addresses the clients have: some have two clients.
 const SOURCES: u8 = 4;
 /// Of each SNAT address: together fewer than there are clients.
@@ -98,8 +101,8 @@ pub enum Happening {
     Cut(u32),
     /// A target gets new connections from now on, or no more.
     Accept(u32, bool),
-    /// A slot gets another target, or none.
-    Slot(u32, u32),
+    /// A slot of a service gets another target, or none.
+    Slot(ServiceId, u32, u32),
     /// The agent forgets connections that are closed or stale.
     Reap,
     /// The agent forgets the connection of one flow, which was idle.
@@ -124,7 +127,7 @@ pub enum Number {
 /// What may happen. Weighted, so that connections get somewhere.
 pub fn happening() -> impl Strategy<Value = Happening> {
     let client = 0..CLIENTS;
-    let target = 1..=TARGETS;
+    let target = 1..=ALL_TARGETS;
     let by_client = prop_oneof![
         4 => Just(Flags::SYN),
         5 => Just(Flags::ACK),
@@ -148,7 +151,8 @@ pub fn happening() -> impl Strategy<Value = Happening> {
         10 => (client, by_server).prop_map(|(c, f)| Happening::Server(c, f)),
         1 => target.clone().prop_map(Happening::Cut),
         1 => (target, any::<bool>()).prop_map(|(t, accept)| Happening::Accept(t, accept)),
-        1 => (0..SLOTS, 0..=TARGETS).prop_map(|(slot, target)| Happening::Slot(slot, target)),
+        1 => (1_u16..=2, 0..SLOTS, 0..=TARGETS)
+            .prop_map(|(service, slot, target)| Happening::Slot(ServiceId(service), slot, target)),
         1 => Just(Happening::Reap),
         1 => any::<usize>().prop_map(Happening::Idle),
         1 => (0_usize..12).prop_map(Happening::Room),
@@ -188,9 +192,19 @@ impl<A: Family> World<A> {
             },
             ..FakeTables::default()
         };
-        for (id, port) in [(ServiceId(1), 8080), (ServiceId(2), 8081)] {
-            let listener = Listener::new(A::ending_in(VIP), Port::new(port));
+        for id in [ServiceId(1), ServiceId(2)] {
+            let listener = Listener::new(A::ending_in(VIP), port_of(id));
             tables.services.insert(listener, service(id, setup));
+            for (number, mode) in (1..).zip(setup.modes) {
+                let target = target(number, id, mode, setup);
+                tables.targets.insert(target_of(id, number), target);
+                let member = first_slot(id) + SLOTS + number - 1;
+                tables.slots.insert(member, target_of(id, number));
+            }
+            let slots = 0..SLOTS;
+            tables.slots.extend(
+                slots.map(|slot| (first_slot(id) + slot, target_of(id, slot % TARGETS + 1))),
+            );
         }
         tables.snats = SNATS
             .map(|snat| Snat {
@@ -199,13 +213,6 @@ impl<A: Family> World<A> {
                 count: PORTS,
             })
             .to_vec();
-        for (id, mode) in (1..).zip(setup.modes) {
-            tables.targets.insert(TargetId(id), target(id, mode, setup));
-            tables.slots.insert(SLOTS + id - 1, TargetId(id));
-        }
-        tables
-            .slots
-            .extend((0..SLOTS).map(|slot| (slot, TargetId(slot % TARGETS + 1))));
         Self {
             tables,
             setup,
@@ -247,8 +254,9 @@ impl<A: Family> World<A> {
             }
             Happening::Cut(target) => self.tables.cut(TargetId(target)),
             Happening::Accept(target, accept) => self.accept(target, accept),
-            Happening::Slot(slot, target) => {
-                self.tables.slots.insert(slot, TargetId(target));
+            Happening::Slot(service, slot, target) => {
+                let id = target_of(service, target);
+                self.tables.slots.insert(first_slot(service) + slot, id);
             }
             Happening::Reap => self.reap(),
             Happening::Idle(at) => self.reap_one(at),
@@ -298,8 +306,8 @@ impl<A: Family> World<A> {
     /// What is closed or stale.
     fn reap(&mut self) {
         let over = |flow: &Flow<A>| {
-            let stale = self.generation(flow.target) != flow.generation;
-            flow.direction() == Direction::Forward && (stale || flow.progress.closed())
+            let stale = self.generation(flow.target()) != flow.generation;
+            flow.direction() == Direction::Forward && (stale || flow.progress().closed())
         };
         for (key, flow) in self.flows() {
             if over(&flow) {
@@ -335,16 +343,32 @@ impl<A: Family> World<A> {
         generations.get(&id).copied().unwrap_or_default()
     }
 
+    /// What the segments of a flow leave with.
+    pub fn rewrite(&self, key: &FlowKey<A>, flow: &Flow<A>) -> FlowKey<A> {
+        flow.rewrite(key, &self.tables.targets[&flow.target()])
+    }
+
+    /// Whether the server's segments come by.
+    pub fn replies(&self, flow: &Flow<A>) -> bool {
+        self.tables.targets[&flow.target()].mode().replies()
+    }
+
+    /// The key of a flow's other half.
+    pub fn pair_key(&self, key: &FlowKey<A>, flow: &Flow<A>) -> FlowKey<A> {
+        self.rewrite(key, flow).reversed()
+    }
+
     /// The progress of a client's connection, if it is in FLOWS.
     pub fn progress(&self, client: u8) -> Option<Progress> {
         let flow = self.tables.flow_at(&client_key(client))?;
-        Some(flow.progress)
+        Some(flow.progress())
     }
 }
 
 fn service(id: ServiceId, setup: Setup) -> Service {
     Service {
         id,
+        first_slot: first_slot(id),
         slots: SLOTS,
         members: TARGETS,
         algorithm: setup.algorithm as u8,
@@ -360,12 +384,14 @@ fn service(id: ServiceId, setup: Setup) -> Service {
     }
 }
 
-fn target<A: Family>(id: u32, mode: Mode, setup: Setup) -> Target<A> {
+fn target<A: Family>(id: u32, service: ServiceId, mode: Mode, setup: Setup) -> Target<A> {
     Target {
         server: A::ending_in([10, 0, 1, id as u8]),
         port: Port::new(9000),
+        vip: A::ending_in(VIP),
+        vip_port: port_of(service),
         snats: SNATS.len() as u16,
-        service: ServiceId(1),
+        service,
         weight: id as u16,
         max_connections: setup.target_max,
         mode: mode as u8,
@@ -378,6 +404,24 @@ fn target<A: Family>(id: u32, mode: Mode, setup: Setup) -> Target<A> {
     }
 }
 
+/// Where a service's slots begin.
+fn first_slot(service: ServiceId) -> u32 {
+    u32::from(service.0 - 1) * (SLOTS + TARGETS)
+}
+
+/// A service's target of this number; 0 is none.
+fn target_of(service: ServiceId, number: u32) -> TargetId {
+    match number {
+        0 => TargetId::NONE,
+        _ => TargetId(u32::from(service.0 - 1) * TARGETS + number),
+    }
+}
+
+/// The port of the VIP that a service listens on.
+fn port_of(service: ServiceId) -> Port {
+    Port::new(8079 + service.0)
+}
+
 /// Which service a client connects to: the last one is alone with the second.
 pub fn service_of(client: u8) -> ServiceId {
     ServiceId(1 + u16::from(client + 1 == CLIENTS))
@@ -387,6 +431,6 @@ pub fn service_of(client: u8) -> ServiceId {
 /// towards the servers.
 pub fn client_key<A: Family>(client: u8) -> FlowKey<A> {
     let port = 40_000 + u16::from(client / SOURCES) * PORTS;
-    let vip = (VIP, 8079 + service_of(client).0);
+    let vip = (VIP, port_of(service_of(client)).number());
     key(([10, 0, 2, client % SOURCES], port), vip)
 }

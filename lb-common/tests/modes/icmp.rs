@@ -105,7 +105,7 @@ fn a_direct_server_gets_the_error_as_it_came<A: Family>() {
 fn a_handshakes_error_is_translated_too<A: Family>() {
     let tables = tables::<A>(Mode::Nat);
     let _ = pass(&tables, &segment(&key::<A>(), Flags::SYN, (100, 0), 0));
-    let to_server = tables.pending.borrow()[&key()].flow.rewrite;
+    let to_server = rewritten(&tables, &key());
     let (departure, after) = pass(&tables, &too_big(&to_server));
     assert_eq!(departure.verdict.reason, Reason::IcmpTranslated);
     assert_eq!(error::<A>(&after).key(), key());

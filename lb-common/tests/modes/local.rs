@@ -91,7 +91,7 @@ fn both_fins_close_the_connection<A: Family>() {
     let _ = pass(&tables, &segment(&key::<A>(), fin, (101, 502), 0));
     assert_eq!(tables.open_at(ID), 0);
     let flow = tables.flow_at(&key()).expect("a flow");
-    assert!(flow.progress.contain(Progress::SERVER_FIRST));
+    assert!(flow.progress().contain(Progress::SERVER_FIRST));
 }
 
 fn a_cut_servers_reply_goes_nowhere_and_its_client_is_reset<A: Family>() {
@@ -111,7 +111,7 @@ fn a_cut_servers_reply_goes_nowhere_and_its_client_is_reset<A: Family>() {
 fn a_refusal_of_the_server_reaches_the_client<A: Family>() {
     let tables = tables::<A>(Mode::Local);
     let _ = pass(&tables, &segment(&key::<A>(), Flags::SYN, (100, 0), 0));
-    let to_server = tables.pending.borrow()[&key()].flow.rewrite;
+    let to_server = rewritten(&tables, &key());
     let refusal = segment(&to_server.reversed(), Flags::RST | Flags::ACK, (0, 101), 0);
     let (verdict, after) = leave(&tables, &refusal);
     assert_eq!(

@@ -70,6 +70,8 @@ pub fn tables<A: Family>(mode: Mode) -> FakeTables<A> {
         tunnel: A::address(TUNNEL),
         hop: TO_SERVER,
         port: Port::new(8080),
+        vip: A::address(VIP),
+        vip_port: Port::new(80),
         service: ServiceId(3),
         snats: 1,
         weight: 1,
@@ -151,12 +153,18 @@ pub fn headers<A: Address>(frame: &[u8]) -> Headers<A::Header> {
     read_from(&frame[14..]).expect("headers")
 }
 
+/// What an unfinished connection's segments under `key` leave with.
+pub fn rewritten<A: Address>(tables: &FakeTables<A>, key: &FlowKey<A>) -> FlowKey<A> {
+    let flow = tables.pending.borrow()[key].flow;
+    flow.rewrite(key, &tables.targets[&flow.target()])
+}
+
 /// An established connection, and the key of what goes to the server.
 pub fn established<A: Family>(mode: Mode) -> (FakeTables<A>, FlowKey<A>) {
     let tables = tables(mode);
     let key = key::<A>();
     let (_, there) = pass(&tables, &segment(&key, Flags::SYN, (100, 0), 0));
-    let to_server = tables.pending.borrow()[&key].flow.rewrite;
+    let to_server = rewritten(&tables, &key);
     if mode != Mode::Ipip {
         assert_eq!(headers::<A>(&there).key(), to_server);
     }

@@ -379,11 +379,15 @@ impl Agent {
         over
     }
 
-    /// The service that a target belongs to, and that service's pool.
+    /// The service that a target belongs to, and that service's pool; none
+    /// where it reaches its servers by another mode by now.
     pub(super) fn owner(&self, target: &TargetEntry) -> Option<(&Service, &Pool)> {
         let place = self.places.get(&target.service)?;
         let service = self.listeners.get(&place.listen)?;
         let service = self.config.services.get(service)?;
+        if service.mode != target.mode {
+            return None;
+        }
         Some((service, self.pools.get(&service.pool)?))
     }
 }

@@ -143,12 +143,13 @@ fn members(
 ) -> Vec<Member> {
     let mut members = Vec::new();
     for one in &demand.reachable {
-        let Some(id) = ids.target(service, one.server) else {
+        let Some(id) = ids.target(service, one.server, demand.mode) else {
             left_out.push((demand.listen, Some(one.server)));
             continue;
         };
         let target = TargetEntry {
             service,
+            listen: demand.listen,
             server: one.server,
             mode: demand.mode,
             weight: one.weight,

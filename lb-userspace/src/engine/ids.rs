@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
 
+use crate::config::Mode;
 use crate::engine::installed::Installed;
 
 /// Which numbers are given out.
@@ -13,7 +14,7 @@ use crate::engine::installed::Installed;
 pub struct Ids {
     services: BTreeMap<SocketAddr, ServiceId>,
     services_taken: BTreeSet<ServiceId>,
-    targets: BTreeMap<(ServiceId, SocketAddr), TargetId>,
+    targets: BTreeMap<(ServiceId, SocketAddr, Mode), TargetId>,
     targets_taken: BTreeSet<TargetId>,
     /// All numbers below are taken.
     next_target: u32,
@@ -37,7 +38,7 @@ impl Ids {
             services_taken: services_taken.collect(),
             services,
             targets: targets
-                .map(|(&id, target)| ((target.service, target.server), id))
+                .map(|(&id, target)| ((target.service, target.server, target.mode), id))
                 .collect(),
             targets_taken: installed.targets.keys().copied().collect(),
             next_target: 1,
@@ -57,16 +58,22 @@ impl Ids {
         Some(id)
     }
 
-    /// The number of `server` in `service`; none where all are taken.
-    pub fn target(&mut self, service: ServiceId, server: SocketAddr) -> Option<TargetId> {
-        if let Some(&id) = self.targets.get(&(service, server)) {
+    /// The number of `server` in `service`; none where all are taken. Another
+    /// one for each mode: connections are told by their target which they have.
+    pub fn target(
+        &mut self,
+        service: ServiceId,
+        server: SocketAddr,
+        mode: Mode,
+    ) -> Option<TargetId> {
+        if let Some(&id) = self.targets.get(&(service, server, mode)) {
             return Some(id);
         }
         let mut numbers = (self.next_target..TargetId::CAPACITY).map(TargetId);
         let id = numbers.find(|id| !self.targets_taken.contains(id))?;
         self.next_target = id.0 + 1;
         self.targets_taken.insert(id);
-        self.targets.insert((service, server), id);
+        self.targets.insert((service, server, mode), id);
         Some(id)
     }
 }

@@ -18,6 +18,8 @@ use crate::engine::plan::Op;
 pub struct TargetEntry {
     /// The service.
     pub service: ServiceId,
+    /// Where the service's clients connect to.
+    pub listen: SocketAddr,
     /// Where connections go.
     pub server: SocketAddr,
     /// How segments get there.

@@ -73,7 +73,7 @@ fn world() -> World {
             let of_service = target_of(number, index);
             let server = Ipv4Addr::new(10, 0, 1 + number as u8, 1 + index as u8);
             let mut entry = target((server.into(), 9000), SERVER_MAC);
-            entry.service = id;
+            (entry.service, entry.vip_port) = (id, Port::new(port));
             if index == 0 {
                 entry.max_connections = TARGET_FULL;
             }
@@ -251,7 +251,7 @@ fn churn(maps: &mut Maps, random: &mut Random) {
 fn reap(programs: Programs<'_>, maps: &mut Maps, mut others: impl FnMut() -> bool) -> u32 {
     let flows = maps.flows::<Ipv4>().expect("FLOWS is readable");
     let candidates = flows.into_iter().filter_map(|(key, flow)| {
-        let due = flow.direction() == Direction::Forward && (flow.progress.closed() || others());
+        let due = flow.direction() == Direction::Forward && (flow.progress().closed() || others());
         due.then_some(Candidate {
             key,
             // Also if a segment passes meanwhile: to win races is not the point.
@@ -278,7 +278,7 @@ fn exact(kernel: &mut Kernel) -> u32 {
         flows,
         ..Connections::default()
     }
-    .counted();
+    .counted(&world().targets);
     assert_eq!(open, held.open);
     assert_eq!(open_of_services, held.open_of_services);
     held.open.get(&TargetId::NONE).copied().unwrap_or(0)

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::addr::{Ipv4, Port};
 use lb_common::flow::{Direction, Flow, FlowKey, Tick};
-use lb_common::target::{Load, TargetId};
+use lb_common::target::{Load, Target, TargetId};
 
 use crate::balancer::{Balancer, Configuration, Flows};
 use crate::binaries;
@@ -45,6 +45,8 @@ pub struct Crowd {
     service_load: Array<MapData, u32>,
     /// What is copied: forward, and reply.
     pair: [Entry; 2],
+    /// Whose they are.
+    target: Target<Ipv4>,
     connections: u32,
     _node: FakeNode,
     _lab: Lab,
@@ -73,12 +75,14 @@ impl Crowd {
         let open = lab
             .client()
             .enter(|| Connection::open(Family::V4.read(), PATIENCE))?;
-        let pair = pair_of(&flows, open.local_address()?)?;
+        let targets = Array::try_from(Map::Array(array("TARGETS_V4")?))?;
+        let (pair, target) = pair_of(&flows, &targets, open.local_address()?)?;
         Ok(Self {
             flows,
             load: Array::try_from(Map::Array(array("LOAD")?))?,
             service_load: Array::try_from(Map::Array(array("SERVICE_LOAD")?))?,
             pair,
+            target,
             connections,
             balancer,
             _node: node,
@@ -90,11 +94,11 @@ impl Crowd {
     /// passed `ahead` from now: they become due all at once, however long
     /// this takes.
     pub fn fill(&mut self, ahead: Duration) -> Result<()> {
-        let [(forward_key, forward), (_, reply)] = self.pair;
+        let [(forward_key, forward), (reply_key, reply)] = self.pair;
         // The pair's own segments passed a moment ago.
         let Tick(ahead) = Tick::at(ahead.as_nanos() as u64);
         let last_seen = Tick(forward.last_seen.0.wrapping_add(ahead));
-        let (target, service) = (forward.target.0, u32::from(forward.service.0));
+        let (target, service) = (forward.target().0, u32::from(self.target.service.0));
         let Load { open, latency } = self.load.get(&target, 0)?;
         let open = open + self.connections;
         self.load.set(target, Load { open, latency }, 0)?;
@@ -106,15 +110,26 @@ impl Crowd {
         for number in 0..self.connections {
             let (nth, port) = (number / PORTS, Port::new(1024 + (number % PORTS) as u16));
             let address = |first: Ipv4Addr| Ipv4::from(Ipv4Addr::from_bits(first.to_bits() + nth));
-            let (mut forward, mut reply) = (forward, reply);
-            (forward.last_seen, reply.last_seen) = (last_seen, last_seen);
-            let mut key = forward_key;
+            let (mut key, mut reply_key) = (forward_key, reply_key);
             (key.source, key.source_port) = (address(CLIENTS), port);
-            let rewrite = &mut forward.rewrite;
-            (rewrite.source, rewrite.source_port) = (address(SNATS), port);
-            reply.rewrite = key.reversed();
-            self.flows.insert(key, forward, 0)?;
-            self.flows.insert(forward.pair_key(), reply, 0)?;
+            (reply_key.destination, reply_key.destination_port) = (address(SNATS), port);
+            let like = |flow: &Flow<Ipv4>, key: &FlowKey<Ipv4>, other: &FlowKey<Ipv4>| {
+                let (direction, owner) = (flow.direction(), flow.owner());
+                Flow::new(
+                    key,
+                    &other.reversed(),
+                    direction,
+                    owner,
+                    flow.hop,
+                    last_seen,
+                )
+            };
+            let (there, back) = (
+                like(&forward, &key, &reply_key),
+                like(&reply, &reply_key, &key),
+            );
+            self.flows.insert(key, there, 0)?;
+            self.flows.insert(reply_key, back, 0)?;
         }
         Ok(())
     }
@@ -122,15 +137,10 @@ impl Crowd {
     /// How many connections are counted as open: of the target, and of the
     /// service.
     pub fn open(&self) -> Result<(u32, u32)> {
-        let (
-            _,
-            Flow {
-                target, service, ..
-            },
-        ) = self.pair[0];
-        let TargetId(target) = target;
+        let TargetId(target) = self.pair[0].1.target();
         let of_target = self.load.get(&target, 0)?.open;
-        Ok((of_target, self.service_load.get(&u32::from(service.0), 0)?))
+        let service = u32::from(self.target.service.0);
+        Ok((of_target, self.service_load.get(&service, 0)?))
     }
 
     /// The sweeps of the agent so far.
@@ -328,11 +338,12 @@ fn pins(lab: &Lab) -> Result<PathBuf> {
     Ok(found.next().context("lb has pinned nothing")?.path())
 }
 
-/// Both flows of the one connection from `client`.
+/// Both flows of the one connection from `client`, and their target.
 fn pair_of(
     flows: &HashMap<MapData, FlowKey<Ipv4>, Flow<Ipv4>>,
+    targets: &Array<MapData, Target<Ipv4>>,
     client: SocketAddr,
-) -> Result<[Entry; 2]> {
+) -> Result<([Entry; 2], Target<Ipv4>)> {
     let all = flows.iter().collect::<Result<Vec<_>, _>>()?;
     let of_client = |source: &FlowKey<Ipv4>, flow: &Flow<Ipv4>| {
         flow.direction() == Direction::Forward
@@ -343,8 +354,11 @@ fn pair_of(
         .iter()
         .find(|(key, flow)| of_client(key, flow))
         .context("the connection is not in FLOWS")?;
-    let reply = all.iter().find(|(key, _)| *key == forward.1.pair_key());
+    let target = targets.get(&forward.1.target().0, 0)?;
+    let pair_key = forward.1.pair_key(&forward.0, &target);
+    let reply = all.iter().find(|(key, _)| *key == pair_key);
     let reply = reply.context("the connection has no reply flow")?;
-    ensure!(reply.1.pair_key() == forward.0, "the pair does not match");
-    Ok([*forward, *reply])
+    let paired = forward.1.is_paired_with(&forward.0, &target, &reply.1);
+    ensure!(paired, "the pair does not match");
+    Ok(([*forward, *reply], target))
 }

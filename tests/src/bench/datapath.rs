@@ -24,7 +24,7 @@ use super::measured::{Bare, Measured, Order, Packets, Place, Program};
 use crate::rows::connections::Entry;
 use crate::rows::kernel;
 use crate::rows::maps::{Maps, take};
-use crate::rows::world::{CLIENT_MAC, NIC, SERVER, SERVICE, SLOT, TARGET, VIP, World, hop, key};
+use crate::rows::world::{CLIENT_MAC, NIC, SERVER, SLOT, TARGET, VIP, World, hop, key};
 
 /// Entries that PENDING has room for, two a handshake: the agent's default.
 pub(super) const PENDING_MAX: u32 = 32_768;
@@ -365,13 +365,12 @@ fn pair<A: Measured>(world: &World, number: u32) -> [Entry<A>; 2] {
     let (forward, reply) = (key::<A>(client, VIP), key::<A>(SERVER, client));
     let target = &world.targets[&TARGET];
     let owner = Owner {
-        service: SERVICE,
         target: TARGET,
         generation: world.generations[&TARGET],
-        mode: target.mode(),
     };
-    let flow =
-        |key, rewrite, direction, hop| Flow::new(key, rewrite, direction, owner, hop, Tick(0));
+    let flow = |key: &FlowKey<A>, rewrite: FlowKey<A>, direction, hop| {
+        Flow::new(key, &rewrite, direction, owner, hop, Tick(0))
+    };
     let to_client = Hop {
         ifindex: target.hop.ifindex,
         ..hop(CLIENT_MAC)

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use lb_common::addr::{Address, Ipv4};
-use lb_common::flow::{Direction, Flow, FlowKey, Pending, Tick};
+use lb_common::flow::{Direction, Flow, FlowKey, Pending, Progress, Tick};
 use lb_common::limit::SourceState;
 use lb_common::service::{ServiceId, SourceKey};
 use lb_common::tables::Affinity;
-use lb_common::target::TargetId;
+use lb_common::target::{Target, TargetId};
 
 /// A flow and its key.
 pub type Entry<A = Ipv4> = (FlowKey<A>, Flow<A>);
@@ -68,14 +68,16 @@ impl<A: Address> Connections<A> {
         self
     }
 
-    /// With the counts that belong to the flows: of what is not closed.
+    /// With the counts that belong to the flows, of connections to `targets`:
+    /// of what is not closed.
     #[must_use]
-    pub fn counted(mut self) -> Self {
+    pub fn counted(mut self, targets: &BTreeMap<TargetId, Target<A>>) -> Self {
         for flow in self.flows.values() {
-            if flow.direction() == Direction::Forward && !flow.progress.closed() {
-                *self.open.entry(flow.target).or_default() += 1;
+            if flow.direction() == Direction::Forward && !flow.progress().closed() {
+                *self.open.entry(flow.target()).or_default() += 1;
                 *self.open.entry(TargetId::NONE).or_default() += 1;
-                *self.open_of_services.entry(flow.service).or_default() += 1;
+                let service = targets[&flow.target()].service;
+                *self.open_of_services.entry(service).or_default() += 1;
             }
         }
         self
@@ -89,7 +91,7 @@ pub fn unanswered<A: Address>((key, flow): Entry<A>) -> (FlowKey<A>, Pending<A>)
         flow,
         server_sequence: 0,
         opened: 0,
-        reserved: 0,
+        progress: Progress(0),
     };
     (key, pending)
 }

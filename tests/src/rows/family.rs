@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use std::collections::BTreeMap;
+
 use lb_common::addr::{Address, Ipv4, Ipv6, Port};
 use lb_common::flow::{Flow, FlowKey, Pending};
 use lb_common::service::{Listener, SourceKey};
-use lb_common::target::{Snat, Target};
+use lb_common::target::{Snat, Target, TargetId};
 
 use super::connections::{Connections, Entry};
 use super::frame::Leg;
@@ -100,18 +102,18 @@ impl<A: Address> World<A> {
         } = self.connections.clone();
         let source = |key: SourceKey<A>| SourceKey::new(translated(key.address), key.service);
         let pending = pending.into_iter().map(|(key, pending)| {
-            let (key, flow) = translated_flow((key, pending.flow));
+            let (key, flow) = translated_flow((key, pending.flow), &self.targets);
             let Pending {
                 server_sequence,
                 opened,
-                reserved,
+                progress,
                 ..
             } = pending;
             let pending = Pending {
                 flow,
                 server_sequence,
                 opened,
-                reserved,
+                progress,
             };
             (key, pending)
         });
@@ -142,7 +144,10 @@ impl<A: Address> World<A> {
                 .collect(),
             turns: self.turns.clone(),
             connections: Connections {
-                flows: flows.into_iter().map(translated_flow).collect(),
+                flows: flows
+                    .into_iter()
+                    .map(|entry| translated_flow(entry, &self.targets))
+                    .collect(),
                 pending: pending.collect(),
                 sources: sources
                     .into_iter()
@@ -173,19 +178,31 @@ fn translated_key<A: Address, B: Family>(key: &FlowKey<A>) -> FlowKey<B> {
     }
 }
 
-fn translated_flow<A: Address, B: Family>((key, flow): Entry<A>) -> Entry<B> {
-    let key = translated_key(&key);
-    let rewrite = translated_key(&flow.rewrite);
-    let (direction, owner) = (flow.direction(), flow.owner());
-    let mut other = Flow::new(&key, rewrite, direction, owner, flow.hop, flow.last_seen);
-    other.progress = flow.progress;
-    (key, other)
+fn translated_flow<A: Address, B: Family>(
+    (key, flow): Entry<A>,
+    targets: &BTreeMap<TargetId, Target<A>>,
+) -> Entry<B> {
+    let translated = translated_key(&key);
+    let target = &targets[&flow.target()];
+    let mut other = Flow::new(
+        &translated,
+        &translated_key(&flow.rewrite(&key, target)),
+        flow.direction(),
+        flow.owner(),
+        flow.hop,
+        flow.last_seen,
+    );
+    // The way back, or how far the connection has come.
+    other.hop = flow.hop;
+    (translated, other)
 }
 
 fn translated_target<A: Address, B: Family>(target: &Target<A>) -> Target<B> {
     Target {
         server: translated(target.server),
         tunnel: translated(target.tunnel),
+        vip: translated(target.vip),
+        vip_port: Port::new(B::port(target.vip_port.number())),
         hop: target.hop,
         max_connections: target.max_connections,
         port: target.port,
@@ -196,6 +213,5 @@ fn translated_target<A: Address, B: Family>(target: &Target<A>) -> Target<B> {
         mtu: target.mtu,
         mode: target.mode,
         accepts: target.accepts,
-        reserved: target.reserved,
     }
 }

@@ -225,7 +225,7 @@ impl Maps {
         for (id, turn) in &world.turns {
             self.turns.set(u32::from(id.0), *turn, 0)?;
         }
-        let counted = world.connections.clone().counted();
+        let counted = world.connections.clone().counted(&world.targets);
         for (id, open) in counted.open {
             let load = Load { open, latency: 0 };
             self.load.set(id.0, load, 0)?;
@@ -235,11 +235,11 @@ impl Maps {
         }
         let targets = world.targets.keys().copied();
         let services = world.services.values().map(|service| service.id);
-        let of_flows = world.connections.flows.values();
+        let bearers = world.targets.values().map(|target| target.service);
         self.places = Places {
             slots: world.slots.keys().copied().collect(),
             targets: targets.chain([TargetId::NONE]).collect(),
-            services: services.chain(of_flows.map(|flow| flow.service)).collect(),
+            services: services.chain(bearers).collect(),
         };
         A::maps(self).fill(world)
     }

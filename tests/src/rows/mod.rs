@@ -210,6 +210,7 @@ impl Row {
         } = self.expected.passage;
         let then = World {
             connections: self.expected.connections.clone(),
+            targets: self.given.targets.clone(),
             ..World::empty()
         };
         Row {

@@ -111,7 +111,8 @@ fn nics() -> Vec<Row> {
     let (forward, _) = closing.pair();
     let server_first = Progress::SERVER_FIN.with(Progress::SERVER_FIRST);
     let flows = &mut closing.connections.flows;
-    flows.get_mut(&forward.0).expect("there").progress = server_first;
+    let flow = flows.get_mut(&forward.0).expect("there");
+    *flow = flow.progressed(server_first);
     let reset = segment(TO_CLIENT, RST).numbers(5001, 0).unsolicited();
     assert_eq!(hop(SERVER_MAC).ifindex, NIC);
     vec![
@@ -159,9 +160,11 @@ fn direct(mode: Mode) -> World {
 /// the handshake.
 pub(super) fn open(mode: Mode, progress: Progress) -> World {
     let mut world = direct(mode);
-    let (key, mut flow) = half(mode);
-    flow.progress = progress;
-    world.connections.flows.insert(key, flow);
+    let (key, flow) = half(mode);
+    world
+        .connections
+        .flows
+        .insert(key, flow.progressed(progress));
     world
 }
 
@@ -175,7 +178,7 @@ fn half(mode: Mode) -> super::connections::Entry {
     use lb_common::flow::{Direction, Flow, Tick};
     let (key, flow) = direct(mode).pair().0;
     let (owner, hop) = (flow.owner(), Hop::default());
-    let flow = Flow::new(&key, key, Direction::Forward, owner, hop, Tick(0));
+    let flow = Flow::new(&key, &key, Direction::Forward, owner, hop, Tick(0));
     (key, flow)
 }
 

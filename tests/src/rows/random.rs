@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use lb_common::flow::{FlowKey, Progress};
+use lb_common::flow::{Direction, FlowKey, Progress};
 use lb_common::service::{Algorithm, Options, Rule};
 use lb_common::target::{Mode, TargetId};
 
@@ -70,8 +70,9 @@ pub fn world(random: &mut Random) -> World {
     let world = World::new().mode(mode).target(|target| {
         target.hop.ifindex = random.one_of(&[NIC, NIC, 7]);
     });
-    let world = match random.below(8) {
+    let world = match random.below(10) {
         0 => world,
+        8 | 9 => remade(random, world),
         1 => world.opened(),
         2 => world.answered(random.one_of(&[5000, u32::MAX, 0])),
         3 => world.answered(5000).without_reply_half(),
@@ -114,11 +115,7 @@ pub fn turn<A: Family>(random: &mut Random, mut world: World<A>) -> World<A> {
             target.accepts = random.one_of(&[0, 1]);
             target.max_connections = random.one_of(&[0, 0, 1, 2]);
         }),
-        8 if random.once_in(2) => {
-            let mode = random.one_of(&[Mode::Nat, Mode::Local, Mode::Dsr, Mode::Ipip, Mode::Ipip]);
-            let mtu = random.one_of(&[0, 1500, 120, 60, 1]);
-            world.mode(mode).target(|target| target.mtu = mtu)
-        }
+        8 if random.once_in(2) => remade(random, world),
         9 if random.once_in(4) => {
             let open = random.one_of(&[0, 1, super::world::CONNECTIONS_MAX]);
             world.connections.open.insert(TargetId::NONE, open);
@@ -127,6 +124,20 @@ pub fn turn<A: Family>(random: &mut Random, mut world: World<A>) -> World<A> {
         10 if random.once_in(4) => world.meeting_itself(),
         _ => world,
     }
+}
+
+/// With a target of another mode and width. Its connections stay what they
+/// are: where there are any, the mode does.
+fn remade<A: Family>(random: &mut Random, world: World<A>) -> World<A> {
+    let mode = random.one_of(&[Mode::Nat, Mode::Local, Mode::Dsr, Mode::Ipip, Mode::Ipip]);
+    let mtu = random.one_of(&[0, 1500, 120, 60, 1]);
+    let Connections { flows, pending, .. } = &world.connections;
+    let world = if flows.is_empty() && pending.is_empty() {
+        world.mode(mode)
+    } else {
+        world
+    };
+    world.target(|target| target.mtu = mtu)
 }
 
 /// Another configuration of the service. Nothing that chance or time decide.
@@ -227,8 +238,11 @@ fn place<A: Family>(random: &mut Random, connections: &Connections<A>) -> (Leg, 
     let mut keys = flows.keys().chain(pending.keys());
     let key = keys.nth(at).expect("it is among them");
     let server = pending
-        .get(key)
-        .and_then(|client| pending.get(&client.flow.pair_key()));
+        .iter()
+        .find(|(at, other)| {
+            other.flow.direction() == Direction::Reply && other.flow.client(at) == key.source
+        })
+        .map(|(_, other)| other);
     let awaited = server.map(|server| server.server_sequence.wrapping_add(1));
     (leg_of(key), awaited)
 }

@@ -195,10 +195,16 @@ impl<A: Address> World<A> {
         self
     }
 
+    /// The key of a flow's other half.
+    #[must_use]
+    pub fn pair_key(&self, key: &FlowKey<A>, flow: &Flow<A>) -> FlowKey<A> {
+        flow.pair_key(key, &self.targets[&flow.target()])
+    }
+
     /// What the tables hold of connections, without moments.
     #[must_use]
     pub fn settled(&self) -> Connections<A> {
-        self.connections.clone().counted().timeless()
+        self.connections.clone().counted(&self.targets).timeless()
     }
 
     /// The addresses of ADDRESSES: those that connections came to, too, and those
@@ -236,7 +242,7 @@ impl<A: Address> World<A> {
             affinities,
             open,
             open_of_services,
-        } = connections.counted();
+        } = connections.counted(&targets);
         let tables = FakeTables {
             addresses,
             services,
@@ -313,9 +319,9 @@ impl World {
     }
 
     fn pending(mut self, answered: Progress, server_sequence: u32) -> Self {
-        let (forward, mut reply) = self.pair();
-        reply.1.progress = answered;
+        let (forward, reply) = self.pair();
         let (forward, mut reply) = (unanswered(forward), unanswered(reply));
+        reply.1.progress = answered;
         reply.1.server_sequence = server_sequence;
         self.connections.pending.extend([forward, reply]);
         self
@@ -330,10 +336,8 @@ impl World {
     /// The handshake is done, and this has happened since.
     #[must_use]
     pub fn progressed(mut self, progress: Progress) -> Self {
-        let (mut forward, mut reply) = self.pair();
-        forward.1.progress = progress;
-        // What it was in PENDING.
-        reply.1.progress = Progress::ANSWERED;
+        let (mut forward, reply) = self.pair();
+        forward.1 = forward.1.progressed(progress);
         self.connections.flows.extend([forward, reply]);
         self
     }
@@ -430,13 +434,11 @@ impl World {
         let server = (target.server.into(), target.port.number());
         let reply = key(server, snat);
         let owner = Owner {
-            service: SERVICE,
             target: id,
             generation: self.generations[&id],
-            mode: target.mode(),
         };
-        let flow = |key: &FlowKey<Ipv4>, rewrite, direction, hop| {
-            Flow::new(key, rewrite, direction, owner, hop, Tick(0))
+        let flow = |key: &FlowKey<Ipv4>, rewrite: FlowKey<Ipv4>, direction, hop| {
+            Flow::new(key, &rewrite, direction, owner, hop, Tick(0))
         };
         let (there, back) = (reply.reversed(), forward.reversed());
         let there = flow(&forward, there, Direction::Forward, Hop::default());
@@ -480,6 +482,8 @@ pub fn target(server: (IpAddr, u16), mac: MacAddress) -> Target<Ipv4> {
         server: Ipv4::like(server.0),
         tunnel: Ipv4::like(TUNNEL),
         port: Port::new(server.1),
+        vip: Ipv4::like(VIP.0),
+        vip_port: Port::new(VIP.1),
         snats: 1,
         service: SERVICE,
         hop: hop(mac),

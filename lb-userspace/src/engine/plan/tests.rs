@@ -70,6 +70,7 @@ fn tables(contents: &[Content]) -> Installed {
 fn target(id: TargetId, accepts: bool) -> TargetEntry {
     TargetEntry {
         service: ServiceId(0),
+        listen: listen(0),
         server: SocketAddr::from(([10, 0, 0, id.0 as u8], 80)),
         mode: Mode::Nat,
         weight: 1,

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use lb_common::flow::{Direction, Flow, FlowKey, Progress};
 use lb_common::service::ServiceId;
-use lb_common::target::TargetId;
+use lb_common::target::{Target, TargetId};
 
 use super::table::{FamilyFlows, FlowTable, Generations, now};
 use crate::shell::tables::{Family, socket};
@@ -103,10 +103,11 @@ impl Listed {
         filter: &Filter,
         generations: &Generations,
     ) -> io::Result<()> {
+        let mut targets = flows.targets();
         let mut walk = flows.walk(SLICE);
         while let Some(entries) = walk.next_slice()? {
             for (key, flow) in entries {
-                let progress = flow.progress;
+                let progress = flow.progress();
                 let state = if generations.outdate(flow) {
                     State::Stale
                 } else if progress.closed() {
@@ -118,32 +119,37 @@ impl Listed {
                 } else {
                     State::Established
                 };
-                self.add(filter, key, flow, state);
+                if flow.direction() == Direction::Forward {
+                    self.add(filter, (key, flow), &targets.of(flow)?, state);
+                }
             }
         }
         let mut walk = flows.walk_pending(SLICE);
         while let Some(entries) = walk.next_slice()? {
             for (key, pending) in entries {
-                self.add(filter, key, &pending.flow, State::Opening);
+                let flow = &pending.flow;
+                if flow.direction() == Direction::Forward {
+                    self.add(filter, (key, flow), &targets.of(flow)?, State::Opening);
+                }
             }
         }
         Ok(())
     }
 
-    fn add<A: Family>(&mut self, filter: &Filter, key: &FlowKey<A>, flow: &Flow<A>, state: State) {
-        if flow.direction() == Direction::Reply {
-            return;
-        }
-        // Where the addresses are not translated, the server is known by its
-        // target alone.
-        let server = socket(flow.rewrite.destination, flow.rewrite.destination_port);
+    fn add<A: Family>(
+        &mut self,
+        filter: &Filter,
+        (key, flow): (&FlowKey<A>, &Flow<A>),
+        target: &Target<A>,
+        state: State,
+    ) {
         if filter
             .service
-            .is_some_and(|service| service != flow.service)
+            .is_some_and(|service| service != target.service)
             || filter
                 .targets
                 .as_ref()
-                .is_some_and(|wanted| !wanted.contains(&flow.target))
+                .is_some_and(|wanted| !wanted.contains(&flow.target()))
             || filter
                 .source
                 .is_some_and(|source| !source.contains(&key.source.into()))
@@ -151,13 +157,16 @@ impl Listed {
             return;
         }
         self.total += 1;
+        // Where the addresses are not translated, the server is known by its
+        // target alone.
+        let to = flow.rewrite(key, target);
         self.connections.push(Connection {
-            service: flow.service,
-            target: flow.target,
+            service: target.service,
+            target: flow.target(),
             client: socket(key.source, key.source_port),
             vip: socket(key.destination, key.destination_port),
-            snat: socket(flow.rewrite.source, flow.rewrite.source_port),
-            server,
+            snat: socket(to.source, to.source_port),
+            server: socket(to.destination, to.destination_port),
             state,
             idle_ms: flow.last_seen.milliseconds_before(now()),
         });

@@ -9,7 +9,7 @@ use std::io;
 use lb_common::emit::provoking_ack;
 use lb_common::flow::{Direction, Flow, FlowKey};
 use lb_common::layout::bytes_of;
-use lb_common::target::{Hop, Mode, TargetId};
+use lb_common::target::{Hop, Mode, Target, TargetId};
 use lb_common::wire::eth::EthernetHeader;
 use lb_common::wire::frame::Headers;
 use lb_common::wire::network::NetworkHeader as _;
@@ -45,18 +45,20 @@ fn provoke_family<A: Family>(
     generations: &Generations,
 ) -> io::Result<u64> {
     let mut provoked = 0;
+    let mut targets = flows.targets();
     let mut walk = flows.walk(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, flow) in entries {
-            let Some(attempt) = due.get(&flow.target) else {
+            let Some(attempt) = due.get(&flow.target()) else {
                 continue;
             };
             if flow.direction() == Direction::Forward
-                && !flow.progress.closed()
+                && !flow.progress().closed()
                 && generations.outdate(flow)
             {
                 let sequence = SEQUENCE_STRIDE.wrapping_mul(*attempt as u32 + 1);
-                provoke_both(flows, socket, key, flow, sequence)?;
+                let target = targets.of(flow)?;
+                provoke_both(flows, socket, (key, flow), &target, sequence)?;
                 provoked += 1;
             }
         }
@@ -69,21 +71,21 @@ fn provoke_family<A: Family>(
 fn provoke_both<A: Family>(
     flows: &FamilyFlows<A>,
     socket: &FrameSocket,
-    key: &FlowKey<A>,
-    flow: &Flow<A>,
+    (key, flow): (&FlowKey<A>, &Flow<A>),
+    target: &Target<A>,
     sequence: u32,
 ) -> io::Result<()> {
-    let Some(reply) = flows.flow(&flow.pair_key())? else {
+    let Some(reply) = flows.flow(&flow.pair_key(key, target))? else {
         return Ok(());
     };
-    let target = flows.target(flow.target)?;
     let send = |hop: Hop, segment: &Headers<A::Header>| {
         let eth = EthernetHeader::new(hop, A::Header::ETHER_TYPE);
         let frame = [bytes_of(&eth), bytes_of(segment)].concat();
         tolerate(socket.send(hop.ifindex, &frame))
     };
-    if flow.mode() == Mode::Nat {
-        send(target.hop, &provoking_ack(&flow.rewrite, sequence))?;
+    if target.mode() == Mode::Nat {
+        let to_server = flow.rewrite(key, target);
+        send(target.hop, &provoking_ack(&to_server, sequence))?;
     }
     send(reply.hop, &provoking_ack(&key.reversed(), sequence))
 }

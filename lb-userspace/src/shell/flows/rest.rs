@@ -77,18 +77,19 @@ fn sweep_family<A: Family>(
     let mut census = Census::default();
     let now = now();
     let mut overdue = Vec::new();
+    let mut targets = flows.targets();
     let mut walk = flows.walk(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, flow) in entries {
             let stale = generations.outdate(flow);
             census.count_flow(flow, stale);
-            if stale && cut.contains(&flow.target) {
+            // The kernel looks at the other direction when it takes them out.
+            if flow.direction() != Direction::Forward || (stale && cut.contains(&flow.target())) {
                 continue;
             }
-            let rest = rests.of(flow.service, flow.progress, stale);
+            let rest = rests.of(targets.of(flow)?.service, flow.progress(), stale);
             let idle_since = before(now, rest);
-            // The kernel looks at the other direction when it takes them out.
-            if flow.direction() != Direction::Forward || !is_idle(flow, idle_since) {
+            if !is_idle(flow, idle_since) {
                 continue;
             }
             if overdue.len() < FORGOTTEN_MAX {
@@ -139,12 +140,15 @@ fn forget_orphans<A: Family>(
     meter: &mut Meter,
 ) -> io::Result<()> {
     let mut orphans = Vec::new();
+    let mut targets = flows.targets();
     let mut walk = flows.walk(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, flow) in entries {
             if flow.direction() == Direction::Reply
                 && is_idle(flow, idle_since)
-                && flows.flow(&flow.pair_key())?.is_none()
+                && flows
+                    .flow(&flow.pair_key(key, &targets.of(flow)?))?
+                    .is_none()
             {
                 orphans.push(Candidate {
                     key: *key,
@@ -202,14 +206,14 @@ impl Census {
         match flow.direction() {
             Direction::Forward => {
                 self.forward += 1;
-                *self.sweep.holding.entry(flow.target).or_default() += 1;
-                if !stale && !flow.progress.closed() {
-                    *self.sweep.open.entry(flow.target).or_default() += 1;
+                *self.sweep.holding.entry(flow.target()).or_default() += 1;
+                if !stale && !flow.progress().closed() {
+                    *self.sweep.open.entry(flow.target()).or_default() += 1;
                 }
             }
             Direction::Reply => {
                 self.reply += 1;
-                *self.replies_holding.entry(flow.target).or_default() += 1;
+                *self.replies_holding.entry(flow.target()).or_default() += 1;
             }
         }
     }
@@ -217,7 +221,7 @@ impl Census {
     fn count_pending<A: Address>(&mut self, flow: &Flow<A>) {
         self.sweep.pending += 1;
         if flow.direction() == Direction::Forward {
-            *self.sweep.holding.entry(flow.target).or_default() += 1;
+            *self.sweep.holding.entry(flow.target()).or_default() += 1;
         }
     }
 

@@ -83,8 +83,12 @@ impl<A: Family> FamilyFlows<A> {
         Walk::new(self.pending_walk.fd(), slice)
     }
 
-    pub(super) fn target(&self, id: TargetId) -> io::Result<Target<A>> {
-        self.targets.get(&id.0, 0).map_err(io::Error::other)
+    /// The targets that flows belong to, for one walk over these.
+    pub(super) const fn targets(&self) -> Targets<'_, A> {
+        Targets {
+            table: &self.targets,
+            known: Vec::new(),
+        }
     }
 
     /// The flow under `key`, if there is one.
@@ -123,6 +127,30 @@ impl<A: Family> FamilyFlows<A> {
     }
 }
 
+/// The targets of flows, each read from the kernel once.
+pub(super) struct Targets<'a, A: Family> {
+    table: &'a Array<MapData, Target<A>>,
+    known: Vec<Option<Target<A>>>,
+}
+
+impl<A: Family> Targets<'_, A> {
+    /// The target that a flow belongs to.
+    pub(super) fn of(&mut self, flow: &Flow<A>) -> io::Result<Target<A>> {
+        let id = flow.target();
+        // The agent gives the smallest numbers that are free.
+        let index = id.0 as usize;
+        if index >= self.known.len() {
+            self.known.resize(index + 1, None);
+        }
+        if let Some(target) = self.known[index] {
+            return Ok(target);
+        }
+        let target = self.table.get(&id.0, 0).map_err(io::Error::other)?;
+        self.known[index] = Some(target);
+        Ok(target)
+    }
+}
+
 /// The generations of all targets at one moment.
 pub(super) struct Generations(Vec<Generation>);
 
@@ -131,7 +159,7 @@ impl Generations {
     /// that was opened after the moment of a later cut looks stale too; it is
     /// too young for anything to come of that.
     pub(super) fn outdate<A: Address>(&self, flow: &Flow<A>) -> bool {
-        self.0.get(flow.target.0 as usize) != Some(&flow.generation)
+        self.0.get(flow.target().0 as usize) != Some(&flow.generation)
     }
 }
 

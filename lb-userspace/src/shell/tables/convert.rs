@@ -105,6 +105,7 @@ fn ticks(duration: Duration) -> u32 {
 pub(super) fn target<A: Address>(
     entry: &TargetEntry,
     server: A,
+    vip: A,
     tunnel: A,
     first_snat: u16,
     snats: u16,
@@ -112,9 +113,11 @@ pub(super) fn target<A: Address>(
     Target {
         server,
         tunnel,
+        vip,
         hop: entry.way.hop,
         max_connections: entry.max_connections.unwrap_or(0),
         port: Port::new(entry.server.port()),
+        vip_port: Port::new(entry.listen.port()),
         service: entry.service,
         first_snat,
         snats,
@@ -127,7 +130,6 @@ pub(super) fn target<A: Address>(
             Mode::Ipip => target::Mode::Ipip,
         } as u8,
         accepts: u8::from(entry.accepts),
-        reserved: 0,
     }
 }
 
@@ -145,6 +147,7 @@ pub(super) fn target_entry<A: Address>(target: &Target<A>, snat: A) -> TargetEnt
     };
     TargetEntry {
         service: target.service,
+        listen: socket(target.vip, target.vip_port),
         server: socket(target.server, target.port),
         mode,
         weight: target.weight.into(),

@@ -187,7 +187,8 @@ impl<A: Family> FamilyTables<A> {
         address: A,
         entry: &TargetEntry,
     ) -> Result<Option<A>, TableError> {
-        let own = A::from_ip(entry.way.snat).ok_or(TableError::Family(entry.way.snat))?;
+        let family = |address| A::from_ip(address).ok_or(TableError::Family(address));
+        let (own, vip) = (family(entry.way.snat)?, family(entry.listen.ip())?);
         let (first_snat, snats, new) = match entry.mode {
             Mode::Nat if self.configured > 0 => (0, self.configured, None),
             Mode::Nat => self.snat_index(own)?,
@@ -195,7 +196,7 @@ impl<A: Family> FamilyTables<A> {
             Mode::Local => (0, 0, Some(address)),
             Mode::Dsr | Mode::Ipip => (0, 0, None),
         };
-        let target = convert::target(entry, address, own, first_snat, snats);
+        let target = convert::target(entry, address, vip, own, first_snat, snats);
         let stored = self.targets.set(id.0, target, 0);
         stored.map_err(map(&format!("set target {}", id.0)))?;
         Ok(new)
