@@ -81,6 +81,35 @@ fn killed_under_load(hook: Hook) {
 }
 
 #[test]
+fn an_agent_with_another_hook_attaches_there_before_it_leaves_the_old_one() {
+    privileged!();
+    let mut site = Site::with(&spec_for(Hook::Generic), Hook::Generic, |_| {});
+    let mut idle = site.connect().unwrap();
+    idle.ping().unwrap();
+    let steady = Steady::start(site.client(), address::READ, 3);
+    let file = site.balancer.configuration().to_owned();
+    for (from, to) in [("xdp-generic", "tc"), ("tc", "xdp-generic")] {
+        assert!(steady.wait_for_more(100, PATIENCE));
+        site.balancer.kill().unwrap();
+        let toml = fs::read_to_string(&file).unwrap();
+        let (old, new) = (format!("\"{from}\""), format!("\"{to}\""));
+        fs::write(&file, toml.replacen(&old, &new, 1)).unwrap();
+        site.balancer.start_again().unwrap();
+        site.wait_for_all_targets();
+        let output = site.balancer.output();
+        assert!(output.contains(&format!("hook={to}")), "{output}");
+        assert!(steady.wait_for_more(100, PATIENCE));
+        idle.ping().unwrap();
+    }
+    let answers = steady.stop();
+    assert_eq!(answers.failures, BTreeMap::new());
+    let stats = site.balancer.stats().unwrap();
+    for reason in ["cut_off", "unknown_flow", "handshake_lost", "no_target"] {
+        assert_eq!(stats.packets(reason), 0, "{reason}");
+    }
+}
+
+#[test]
 fn an_agent_with_more_services_than_its_forerunner_had_room_for_keeps_the_connections() {
     privileged!();
     let mut site = Site::start(|_| {});

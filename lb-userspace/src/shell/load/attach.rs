@@ -32,6 +32,16 @@ impl Place {
         }
     }
 
+    /// The place that must be free before this one is taken: a NIC has no
+    /// generic and no native XDP program at the same time.
+    const fn in_its_way(self) -> Option<Self> {
+        match self {
+            Self::Ingress(Hook::XdpNative) => Some(Self::Ingress(Hook::XdpGeneric)),
+            Self::Ingress(Hook::XdpGeneric) => Some(Self::Ingress(Hook::XdpNative)),
+            Self::Ingress(Hook::Tc | Hook::Auto) | Self::Egress => None,
+        }
+    }
+
     fn pin(self, pins: &Path, interface: &Interface) -> PathBuf {
         let place = match self {
             Self::Ingress(hook) => hook.to_string(),
@@ -46,15 +56,17 @@ const PIN_PREFIX: &str = "link-";
 
 /// Attaches the programs at `places` of each of `interfaces`: swaps them into
 /// the links that are pinned, and makes and pins the others.
+///
+/// What was attached elsewhere goes afterwards: until then both steer by the
+/// same tables, and what the one has sent on, the other does not see.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     interfaces: &[Interface],
     places: &[Place],
     pins: &Path,
 ) -> Result<(), OpenError> {
-    let wanted =
+    let all_pins =
         |place: &Place| -> Vec<PathBuf> { interfaces.iter().map(|i| place.pin(pins, i)).collect() };
-    remove_other_links(pins, &places.iter().flat_map(wanted).collect::<Vec<_>>());
     for &place in places {
         let name = place.program();
         let program = ebpf.program_mut(name).ok_or(OpenError::Missing(name))?;
@@ -67,10 +79,16 @@ pub(super) fn attach(
             Place::Ingress(_) => classifier(program, TcAttachType::Ingress)?,
             Place::Egress => classifier(program, TcAttachType::Egress)?,
         };
+        for in_the_way in place.in_its_way().iter().flat_map(all_pins) {
+            if in_the_way.exists() {
+                remove_link(&in_the_way);
+            }
+        }
         for interface in interfaces {
             program.attach(interface, place.pin(pins, interface))?;
         }
     }
+    remove_other_links(pins, &places.iter().flat_map(all_pins).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -162,18 +180,21 @@ impl Program<'_> {
     }
 }
 
-/// A link that is pinned for another hook would keep the NIC busy; one for
-/// another NIC would go on steering.
+/// A link that is pinned for another hook or another NIC would go on steering.
 fn remove_other_links(pins: &Path, keep: &[PathBuf]) {
     for entry in fs::read_dir(pins).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_link = entry.file_name().to_string_lossy().starts_with(PIN_PREFIX);
         if is_link && !keep.contains(&path) {
-            info!(link = %path.display(), "the hook or the interface has changed, detaching the program from the old one");
-            if let Err(error) = fs::remove_file(&path) {
-                warn!(link = %path.display(), %error, "cannot remove the old link");
-            }
+            remove_link(&path);
         }
+    }
+}
+
+fn remove_link(path: &Path) {
+    info!(link = %path.display(), "the hook or the interface has changed, detaching the program from the old one");
+    if let Err(error) = fs::remove_file(path) {
+        warn!(link = %path.display(), %error, "cannot remove the old link");
     }
 }
 
