@@ -218,7 +218,7 @@ impl Balancer {
             agent,
             tables,
             keeper: Arc::new(keeper),
-            probes: Probes::start(&config, &events),
+            probes: Probes::start(&config, &events).map_err(io("start the probes"))?,
             counters: Counters::open(&datapath)?,
             sweep,
             announcement,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Name;
-use super::connect::{Ports, connect, explain};
+use super::connect::{Ports, Purpose, connect, explain};
 use crate::config::{Pool, Server};
 use crate::engine::{Admin, AgentReport, Event, Operating};
 
@@ -86,7 +86,11 @@ impl AgentCheck {
     }
 
     async fn line(&self) -> Result<String, String> {
-        let stream = connect(self.agent, self.ports).await;
+        let purpose = match self.send.is_empty() {
+            true => Purpose::Listen,
+            false => Purpose::Ask,
+        };
+        let stream = connect(self.agent, self.ports, purpose).await;
         let mut stream = stream.map_err(|error| format!("the agent: {}", explain(&error).1))?;
         let broken = |error: std::io::Error| format!("the agent: {error}");
         stream.write_all(&self.send).await.map_err(broken)?;

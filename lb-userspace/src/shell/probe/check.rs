@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::claim;
-use super::connect::{Ports, connect, explain};
+use super::connect::{Ports, Purpose, connect, explain};
 use super::http::{Answer, BODY_MAX, GetError, Question, Session};
 use super::tcp::{ANSWER_MAX, Exchange, exchange};
 use crate::config::{
@@ -80,15 +80,20 @@ impl Check {
     /// What is wrong with the port that clients connect to.
     async fn examine_service(&self, deadline: Instant) -> Option<Finding> {
         let service = self.service?;
-        let (outcome, detail) = self.open(service, deadline).await.err()?;
+        let (outcome, detail) = self.open(service, Purpose::Knock, deadline).await.err()?;
         Some((
             outcome,
             format!("service port {}: {detail}", service.port()),
         ))
     }
 
-    async fn open(&self, server: SocketAddr, deadline: Instant) -> Result<TcpStream, Finding> {
-        match timeout_at(deadline, connect(server, self.ports)).await {
+    async fn open(
+        &self,
+        server: SocketAddr,
+        purpose: Purpose,
+        deadline: Instant,
+    ) -> Result<TcpStream, Finding> {
+        match timeout_at(deadline, connect(server, self.ports, purpose)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(explain(&error)),
             Err(_) => {
@@ -101,7 +106,12 @@ impl Check {
     /// Leaves what the server said in `role` even where it then falls silent:
     /// that it does not lead any more must not be lost with the rest.
     async fn examine(&self, deadline: Instant, role: &mut Option<RoleClaim>) -> Finding {
-        let stream = match self.open(self.server, deadline).await {
+        let purpose = match &self.kind {
+            CheckKind::Tcp { expect: None, .. } => Purpose::Knock,
+            CheckKind::Tcp { send, .. } if send.is_empty() => Purpose::Listen,
+            CheckKind::Tcp { .. } | CheckKind::Http { .. } => Purpose::Ask,
+        };
+        let stream = match self.open(self.server, purpose, deadline).await {
             Ok(stream) => stream,
             Err(finding) => return finding,
         };

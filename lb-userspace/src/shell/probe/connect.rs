@@ -43,34 +43,67 @@ impl Ports {
     /// which the default SNAT range leaves alone.
     fn restrict(self, socket: &TcpSocket) {
         let range = u32::from(self.highest) << 16 | u32::from(self.lowest);
-        // SAFETY: the kernel reads four bytes from `range`, which lives until
-        // the call returns; `socket` keeps the descriptor open meanwhile.
-        let _ = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::IPPROTO_IP,
-                IP_LOCAL_PORT_RANGE,
-                (&raw const range).cast(),
-                size_of_val(&range) as libc::socklen_t,
-            )
-        };
+        set(socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, range);
     }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To see that the server accepts it, and nothing more.
+    Knock,
+    /// To ask the server something.
+    Ask,
+    /// To hear what the server says first.
+    Listen,
 }
 
 /// Connects to `server`. Closing the stream resets the connection: checks
 /// come by the thousand, and would pile up in TIME_WAIT at one of the ends.
 ///
+/// Who has something to send lets the handshake's last ACK wait for it, which
+/// spares a packet. Who only knocks never sends it: the reset takes its place,
+/// and the server's program is not bothered with a connection that is dead
+/// when it accepts it. So HAProxy does it, too.
+///
 /// # Errors
 /// Whatever the kernel says; [`explain`] tells what it means.
-pub async fn connect(server: SocketAddr, ports: Ports) -> io::Result<TcpStream> {
+pub async fn connect(server: SocketAddr, ports: Ports, purpose: Purpose) -> io::Result<TcpStream> {
     let socket = match server {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_zero_linger()?;
-    socket.set_nodelay(true)?;
     ports.restrict(&socket);
+    match purpose {
+        Purpose::Knock => delay_ack(&socket),
+        Purpose::Ask => {
+            delay_ack(&socket);
+            socket.set_nodelay(true)?;
+        }
+        Purpose::Listen => {}
+    }
     socket.connect(server).await
+}
+
+/// Best effort: a packet is all that it spares.
+fn delay_ack(socket: &TcpSocket) {
+    set(socket, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0);
+}
+
+/// Sets an option, where the kernel knows it.
+fn set(socket: &TcpSocket, level: libc::c_int, option: libc::c_int, value: u32) {
+    // SAFETY: the kernel reads four bytes from `value`, which lives until the
+    // call returns; `socket` keeps the descriptor open meanwhile.
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
 }
 
 /// What a failure to connect says, and about whom: some are no fault of the
@@ -131,9 +164,8 @@ mod tests {
             lowest: 40_000,
             highest: 40_099,
         };
-        let stream = connect(listener.local_addr().unwrap(), ports)
-            .await
-            .unwrap();
+        let server = listener.local_addr().unwrap();
+        let stream = connect(server, ports, Purpose::Ask).await.unwrap();
         let port = stream.local_addr().unwrap().port();
         assert!((40_000..=40_099).contains(&port), "{port}");
     }

@@ -13,7 +13,7 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::connect::{Ports, connect};
+use super::connect::{Ports, Purpose, connect};
 
 /// The most of a header that is read, in bytes.
 const HEADER_MAX: usize = 16 * 1024;
@@ -144,7 +144,7 @@ impl Session {
     }
 
     async fn reconnect(&mut self) -> Result<SendRequest<Full<Bytes>>, GetError> {
-        let stream = connect(self.server, self.ports)
+        let stream = connect(self.server, self.ports, Purpose::Ask)
             .await
             .map_err(GetError::Connect)?;
         self.adopt(stream).await?;

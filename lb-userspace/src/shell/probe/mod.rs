@@ -15,6 +15,10 @@
 //! Beside the checks, each in a task of its own, where the configuration has
 //! them: a question to the agent beside the server (`agent`), and a page
 //! without end on which the server tells of changes by itself (`watch`).
+//!
+//! All tasks share one thread, which has nothing else to do: a task that goes
+//! on wakes no other thread, and the checks of one beat (`schedule`) are one
+//! wake-up.
 
 mod agent;
 mod check;
@@ -31,9 +35,12 @@ mod watch;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::{io, thread};
 
-use tokio::sync::{Notify, mpsc, watch as channel};
+use tokio::runtime::{self, Handle};
+use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::config::{self, Config, Pool, PoolName, RoleCheck, Server, ServerName};
 use crate::engine::{Event, Pace};
@@ -51,6 +58,9 @@ type Name = (PoolName, ServerName);
 #[derive(Debug)]
 pub struct Probes {
     running: BTreeMap<Name, Running>,
+    thread: Handle,
+    /// Dropped, it ends the thread.
+    _end: oneshot::Sender<()>,
     ports: Ports,
     events: mpsc::Sender<Event>,
 }
@@ -88,16 +98,28 @@ impl Questions {
 
 impl Probes {
     /// Starts probing every server of `config`, and reports to `events`.
-    /// Has to be called within a Tokio runtime.
-    #[must_use]
-    pub fn start(config: &Config, events: &mpsc::Sender<Event>) -> Self {
+    ///
+    /// # Errors
+    /// There is no thread or no epoll instance to be had.
+    pub fn start(config: &Config, events: &mpsc::Sender<Event>) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel::<()>();
+        thread::Builder::new()
+            .name("probes".to_owned())
+            // What comes is an error: the other end was dropped.
+            .spawn(move || runtime.block_on(async { drop(ended.await) }))?;
         let mut this = Self {
             running: BTreeMap::new(),
+            thread: handle,
+            _end: end,
             ports: Ports::outside(&config.snat.ports),
             events: events.clone(),
         };
         this.begin(config);
-        this
+        Ok(this)
     }
 
     /// Ends the probes of servers that `config` does not have, or asks something
@@ -123,14 +145,20 @@ impl Probes {
         });
         let new: Vec<(&Pool, &Server)> = new.collect();
         let count = new.len() as f64;
+        let epoch = Instant::now();
         for (index, (pool, server)) in new.into_iter().enumerate() {
-            let running = self.probe(pool, server, index as f64 / count);
+            let running = self.probe(pool, server, epoch, index as f64 / count);
             self.running.insert(name(pool, server), running);
         }
     }
 
-    fn probe(&self, pool: &Pool, server: &Server, share: f64) -> Running {
-        let Self { ports, events, .. } = self;
+    fn probe(&self, pool: &Pool, server: &Server, epoch: Instant, share: f64) -> Running {
+        let Self {
+            thread,
+            ports,
+            events,
+            ..
+        } = self;
         let name = name(pool, server);
         let bell = Arc::new(Notify::new());
         let (pace, paced) = channel::channel(Pace::Normal);
@@ -142,18 +170,19 @@ impl Probes {
                 fast: pool.check.fast_interval,
                 down: pool.check.down_interval,
             },
+            epoch,
             share,
             check: Check::new(pool, server, *ports),
             bell: Arc::clone(&bell),
             pace: paced,
             events: events.clone(),
         };
-        tasks.spawn(schedule.run());
+        tasks.spawn_on(schedule.run(), thread);
         if let Some(agent) = AgentCheck::new(pool, server, *ports) {
-            tasks.spawn(agent.run(name.clone(), share, events.clone()));
+            tasks.spawn_on(agent.run(name.clone(), share, events.clone()), thread);
         }
         if let Some(watch) = Watch::new(pool, server, *ports) {
-            tasks.spawn(watch.run(name, events.clone()));
+            tasks.spawn_on(watch.run(name, events.clone()), thread);
         }
         Running {
             questions: Questions::of(pool, server),

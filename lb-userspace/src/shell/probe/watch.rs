@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Name;
 use super::claim;
-use super::connect::{Ports, connect, explain};
+use super::connect::{Ports, Purpose, connect, explain};
 use crate::config::{Answered, Pool, RoleCheck, RoleSource, Server};
 use crate::engine::{Event, Role, RoleClaim, WatchReport};
 
@@ -104,7 +104,7 @@ impl Watch {
     }
 
     async fn open(&self, driver: &mut JoinSet<()>) -> Result<Incoming, String> {
-        let stream = connect(self.server, self.ports).await;
+        let stream = connect(self.server, self.ports, Purpose::Ask).await;
         let stream = stream.map_err(|error| explain(&error).1)?;
         let broken = |error: hyper::Error| error.to_string();
         let handshake = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream));
