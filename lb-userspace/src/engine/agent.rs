@@ -18,7 +18,7 @@ use crate::config::{Config, PoolName, Route, ServerName, Service, ServiceName, r
 use crate::engine::action::{Action, Held, Notice};
 use crate::engine::departures::Departures;
 use crate::engine::desired::{self, Demand, NoRoom, Reachable};
-use crate::engine::event::{BackendFailure, Event, NextHop, Role};
+use crate::engine::event::{BackendFailure, CheckReport, Event, NextHop, Role};
 use crate::engine::installed::{Installed, Settings, TargetEntry};
 use crate::engine::plan::{Op, plan};
 use crate::engine::pool::{GRACE, Pool};
@@ -125,7 +125,7 @@ impl Agent {
                 pool,
                 server,
                 report,
-            } => self.in_pool(&pool, |pool| pool.report(now, &server, report)),
+            } => self.check(now, &pool, &server, report),
             Event::Resolved { server, .. } if !self.has_server_at(server) => Vec::new(),
             Event::Resolved { server, route } => {
                 self.stale |= self.routes.get(&server) != route.as_ref();
@@ -159,6 +159,20 @@ impl Agent {
             } => self.listed(now, &pool, &server, report),
             Event::Configured { config } => self.configure(now, *config),
             Event::Tick => self.expire(now),
+        }
+    }
+
+    fn check(
+        &mut self,
+        now: Instant,
+        pool: &PoolName,
+        server: &ServerName,
+        report: CheckReport,
+    ) -> Vec<Action> {
+        let known = self.pools.get_mut(pool);
+        match known.map(|pool| pool.confirm(now, server, report)) {
+            Some(Err(news)) => self.in_pool(pool, |pool| pool.report(now, server, news)),
+            Some(Ok(())) | None => Vec::new(),
         }
     }
 

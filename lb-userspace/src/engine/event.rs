@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_common::target::{Hop, TargetId};
 
@@ -126,6 +126,9 @@ pub struct CheckReport {
     /// What the server said of itself; `None` where it was not asked or did
     /// not answer.
     pub role: Option<RoleClaim>,
+    /// When it began: what was said before by other ways is older than the
+    /// answer, however long the report then waited for us.
+    pub began: Instant,
     /// From the first SYN to the end.
     pub took: Duration,
 }

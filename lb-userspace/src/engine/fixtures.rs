@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_common::target::Hop;
 
@@ -160,8 +160,8 @@ pub enum Says {
     Refuses,
 }
 
-/// What a check of such a server finds.
-pub fn report(says: Says) -> CheckReport {
+/// How such a server's check ends, and what the server says of itself.
+fn finding(says: Says) -> (Outcome, Option<RoleClaim>) {
     let claim = |role, term| {
         Some(RoleClaim {
             role,
@@ -169,33 +169,37 @@ pub fn report(says: Says) -> CheckReport {
             ..RoleClaim::default()
         })
     };
-    let (outcome, role) = match says {
+    match says {
         Says::Leads(term) => (Outcome::Answered, claim(Role::Leader, term)),
         Says::Follows(term) => (Outcome::Answered, claim(Role::Replica, term)),
         Says::Neither(term) => (Outcome::Status, claim(Role::Unknown, term)),
         Says::Nothing => (Outcome::AnswerTimeout, None),
         Says::Refuses => (Outcome::Refused, None),
-    };
-    CheckReport {
-        outcome,
-        detail: String::new(),
-        role,
-        took: Duration::from_millis(1),
     }
 }
 
-/// A check of server `number` ended.
-pub fn checked(number: u8, says: Says) -> Event {
+/// How long a check takes that nothing delays.
+pub const TOOK: Duration = Duration::from_millis(1);
+
+/// A check of server `number` has ended just now.
+pub fn checked(now: Instant, number: u8, says: Says) -> Event {
+    let (outcome, role) = finding(says);
     Event::Checked {
         pool: "kv".into(),
         server: format!("n{number}").as_str().into(),
-        report: report(says),
+        report: CheckReport {
+            outcome,
+            detail: String::new(),
+            role,
+            began: now - TOOK,
+            took: TOOK,
+        },
     }
 }
 
 /// Server `number` tells by itself.
 pub fn line(number: u8, says: Says) -> Event {
-    let report = match report(says).role {
+    let report = match finding(says).1 {
         Some(said) => WatchReport::Line(said),
         None => WatchReport::Lost("silent".to_owned()),
     };
@@ -207,15 +211,13 @@ pub fn line(number: u8, says: Says) -> Event {
 }
 
 /// As `checked`, where the server also tells its node id and its leader's.
-pub fn checked_with_hint(number: u8, says: Says, leader: &str) -> Event {
-    let mut report = report(says);
-    if let Some(role) = &mut report.role {
+pub fn checked_with_hint(now: Instant, number: u8, says: Says, leader: &str) -> Event {
+    let mut event = checked(now, number, says);
+    if let Event::Checked { report, .. } = &mut event
+        && let Some(role) = &mut report.role
+    {
         role.leader = Some(leader.to_owned());
         role.node = Some(number.to_string());
     }
-    Event::Checked {
-        pool: "kv".into(),
-        server: format!("n{number}").as_str().into(),
-        report,
-    }
+    event
 }

@@ -105,6 +105,23 @@ impl Member {
         self.check.is_none()
     }
 
+    /// Whether a check says what is known, of a server about which nothing is
+    /// in the balance: it passed as the one before did, and all that the server
+    /// said since stands.
+    pub(super) fn is_confirmed_by(&self, report: &CheckReport) -> bool {
+        let Some((before, _)) = &self.check else {
+            return false;
+        };
+        let told = |said| claim_in(said) == self.claim;
+        report.outcome.passed()
+            && report.outcome == before.outcome
+            && self.phase == Phase::UP
+            && !self.circuit.is_tripped()
+            && self.pushed.is_none_or(|pushed| pushed <= report.began)
+            && report.role == self.said
+            && report.role.as_ref().is_none_or(told)
+    }
+
     /// What it may be used for.
     #[must_use]
     pub fn usability(&self) -> Usability {
@@ -155,7 +172,7 @@ impl Member {
 }
 
 /// The claim that a word about a server's role makes.
-const fn claim_in(said: &RoleClaim) -> Claim {
+pub(super) const fn claim_in(said: &RoleClaim) -> Claim {
     match said.role {
         Role::Leader => Claim::Leader { term: said.term },
         Role::Replica => Claim::Replica { term: said.term },
@@ -190,7 +207,7 @@ pub(super) fn after_check(
 /// A line takes away and never gives: it may have been on its way for long,
 /// and a check that has just begun may know better. Whatever it says that is
 /// news, a check has to confirm; so a leader that tells of its own newer term
-/// goes on, and nobody else hears of the term before.
+/// goes on until then.
 pub(super) fn after_line(claim: Claim, said: &RoleClaim) -> (Claim, Claim) {
     match (claim, claim_in(said)) {
         (Claim::Leader { .. } | Claim::Adopted, Claim::Leader { .. }) => (claim, Claim::Unknown),

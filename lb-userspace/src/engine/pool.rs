@@ -5,9 +5,12 @@
 //! leader it grants, the problem it sees, which servers to ask again at once.
 //! It knows no services and no tables.
 
+#[cfg(test)]
+mod exploration;
 mod membership;
 mod observed;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -35,6 +38,8 @@ pub struct Pool {
     pub name: PoolName,
     /// In the order of the configuration.
     pub members: Vec<Member>,
+    /// Where each of them is.
+    places: BTreeMap<ServerName, usize>,
     rules: Rules,
     /// Whether every server was checked since the pool is there; those that
     /// joined it later not counted.
@@ -84,6 +89,7 @@ impl Pool {
         Self {
             name: pool.name.clone(),
             members: pool.servers.iter().map(member).collect(),
+            places: places(&pool.servers),
             rules: Rules::of(pool),
             opened: false,
             fence: Fence::default(),
@@ -203,6 +209,7 @@ impl Pool {
     /// itself last came back from a stall, during which nobody could report.
     pub fn expire(&mut self, now: Instant, resumed: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
+        let mut expired = false;
         for index in 0..self.members.len() {
             let member = &mut self.members[index];
             member.warmth.pass(now);
@@ -217,12 +224,16 @@ impl Pool {
                 outcome: Outcome::ConnectTimeout,
                 detail: format!("no check has ended for {silent:.1?}"),
                 role: None,
+                began: now,
                 took: silent,
             };
             member.check = Some((report, now));
             self.enter(now, index, Phase::DOWN, &mut actions);
+            expired = true;
         }
-        self.settle(now, None, &mut actions);
+        if expired {
+            self.settle(now, None, &mut actions);
+        }
         actions
     }
 
@@ -450,8 +461,7 @@ impl Pool {
     }
 
     fn index_of(&self, name: &ServerName) -> Option<usize> {
-        let mut members = self.members.iter();
-        members.position(|member| member.server.name == *name)
+        self.places.get(name).copied()
     }
 
     fn ask(&mut self, index: usize, actions: &mut Vec<Action>) {
@@ -461,4 +471,10 @@ impl Pool {
             actions.push(Action::CheckNow { pool, server });
         }
     }
+}
+
+/// Where each server is.
+fn places(servers: &[Server]) -> BTreeMap<ServerName, usize> {
+    let names = servers.iter().map(|server| server.name.clone());
+    names.zip(0..).collect()
 }

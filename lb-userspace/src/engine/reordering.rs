@@ -4,7 +4,8 @@
 //! Other than in `simulation`, the servers tell the truth: each what it knew
 //! when it said it. Answers to checks and lines travel for any time and
 //! overtake each other, but for the lines of one connection; connections
-//! break; answers are lost. At every step:
+//! break; answers are lost; and what has arrived waits until the agent gets to
+//! it. At every step:
 //!
 //! - one writer at most, after each single operation of a plan;
 //! - the term in which it was granted never goes back;
@@ -46,6 +47,8 @@ enum Step {
     Hear(usize),
     /// The connection that its lines come by breaks, and is made anew.
     Break(usize),
+    /// The agent takes in all that has arrived.
+    TakeIn,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -60,6 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => node().prop_map(Step::Miss),
         3 => node().prop_map(Step::Hear),
         1 => node().prop_map(Step::Break),
+        6 => Just(Step::TakeIn),
     ]
 }
 
@@ -77,11 +81,14 @@ struct Check {
     answer: Option<Word>,
 }
 
+/// What has arrived: from whom, what it said, if anything, and the event.
+type Arrival = (usize, Option<Word>, Event);
+
 struct Node {
     says: Says,
     check: Option<Check>,
     lines: VecDeque<Word>,
-    /// Of what has arrived, what it said last.
+    /// Of what was taken in, what it said last.
     newest: Option<Word>,
 }
 
@@ -90,6 +97,7 @@ struct World {
     agent: Agent,
     tables: Installed,
     nodes: Vec<Node>,
+    arrived: VecDeque<Arrival>,
     with_terms: bool,
     term: u64,
     leader: Option<usize>,
@@ -114,6 +122,7 @@ impl World {
             tables: agent.installed().clone(),
             agent,
             nodes: (0..NODES).map(node).collect(),
+            arrived: VecDeque::new(),
             with_terms,
             term: 0,
             leader: None,
@@ -183,19 +192,23 @@ impl World {
         Word { number, says }
     }
 
-    fn arrives(&mut self, node: usize, word: Word) {
-        let newest = &mut self.nodes[node].newest;
-        if newest.is_none_or(|newest| newest.number < word.number) {
-            *newest = Some(word);
-        }
+    /// A check ends: with this answer, or without one.
+    fn ends(&mut self, node: usize, check: Check, word: Option<Word>) {
+        let says = word.map_or(Says::Nothing, |word| word.says);
+        let event = checked(check.began + TOOK, node as u8 + 1, says);
+        self.arrived.push_back((node, word, event));
     }
 
-    fn report(&mut self, node: usize, check: Check, says: Says) -> TestCaseResult {
-        let mut event = checked(node as u8 + 1, says);
-        if let Event::Checked { report, .. } = &mut event {
-            report.took = self.now - check.began;
+    fn take_in(&mut self) -> TestCaseResult {
+        while let Some((node, word, event)) = self.arrived.pop_front() {
+            let newest = &mut self.nodes[node].newest;
+            let known = newest.map(|newest| newest.number);
+            if word.is_some_and(|word| known < Some(word.number)) {
+                *newest = word;
+            }
+            self.sees(event)?;
         }
-        self.sees(event)
+        Ok(())
     }
 
     fn step(&mut self, step: Step) -> TestCaseResult {
@@ -233,19 +246,18 @@ impl World {
                 let check = self.nodes[node].check;
                 if let Some((check, word)) = check.and_then(|check| Some((check, check.answer?))) {
                     self.nodes[node].check = None;
-                    self.arrives(node, word);
-                    self.report(node, check, word.says)?;
+                    self.ends(node, check, Some(word));
                 }
             }
             Step::Miss(node) => {
                 if let Some(check) = self.nodes[node].check.take() {
-                    self.report(node, check, Says::Nothing)?;
+                    self.ends(node, check, None);
                 }
             }
             Step::Hear(node) => {
                 if let Some(word) = self.nodes[node].lines.pop_front() {
-                    self.arrives(node, word);
-                    self.sees(line(node as u8 + 1, word.says))?;
+                    let event = line(node as u8 + 1, word.says);
+                    self.arrived.push_back((node, Some(word), event));
                 }
             }
             Step::Break(node) => {
@@ -253,6 +265,7 @@ impl World {
                 let word = self.word(node);
                 self.nodes[node].lines.push_back(word);
             }
+            Step::TakeIn => self.take_in()?,
         }
         self.check()
     }
@@ -267,12 +280,14 @@ impl World {
                 self.step(Step::Hear(node))?;
             }
         }
+        self.step(Step::TakeIn)?;
         for _ in 0..3 {
             for node in 0..NODES {
                 self.step(Step::Miss(node))?;
-                for step in [Step::Ask(node), Step::Answer(node), Step::Arrive(node)] {
-                    self.step(step)?;
-                }
+                self.step(Step::Ask(node))?;
+                self.step(Step::Answer(node))?;
+                self.step(Step::Arrive(node))?;
+                self.step(Step::TakeIn)?;
             }
         }
         let expected = server(leader as u8 + 1);

@@ -370,7 +370,7 @@ impl World {
                 // Longer than a check takes: it began after all lines before.
                 self.now += MOMENT;
                 self.record.note(number, says);
-                self.sees(checked(number, says))
+                self.sees(checked(self.now, number, says))
             }
             Step::Line(number, says) => {
                 self.record.note_line(number, says);

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::{Pool, Rules};
+use super::{Pool, Rules, places};
 use crate::config::{self, RoleCheck, Server};
 use crate::engine::action::{Action, Notice};
 use crate::engine::advice::Advice;
@@ -38,6 +38,7 @@ impl Pool {
                 kept.unwrap_or_else(|| Member::joining(server, &pool.check, now))
             });
             self.members = members.collect();
+            self.places = places(&pool.servers);
             self.rules = Rules::of(pool);
             if asks_otherwise {
                 self.start_over();

@@ -9,9 +9,30 @@ use crate::config::{Observe, ServerName};
 use crate::engine::action::Action;
 use crate::engine::advice::AgentReport;
 use crate::engine::event::{BackendFailure, CheckReport, RoleClaim, WatchReport};
-use crate::engine::member::{Member, after_check, after_line, is_news};
+use crate::engine::member::{Member, after_check, after_line, claim_in, is_news};
+use crate::engine::roles::Claim;
 
 impl Pool {
+    /// Takes in a check that found what the one before it found, where nothing
+    /// can come of that: what most checks do, whose cost is paid for every
+    /// server at every interval. Gives back any other.
+    pub fn confirm(
+        &mut self,
+        now: Instant,
+        name: &ServerName,
+        report: CheckReport,
+    ) -> Result<(), CheckReport> {
+        match self.index_of(name).map(|index| &mut self.members[index]) {
+            Some(member) if member.is_confirmed_by(&report) => {
+                member.fresh = now;
+                member.asked = false;
+                member.check = Some((report, now));
+                Ok(())
+            }
+            Some(_) | None => Err(report),
+        }
+    }
+
     /// Takes in what a check found.
     pub fn report(&mut self, now: Instant, name: &ServerName, report: CheckReport) -> Vec<Action> {
         let Some(index) = self.index_of(name) else {
@@ -24,12 +45,12 @@ impl Pool {
         member.asked = false;
         // What it told since the check began may be newer than what it says
         // here: then this takes away and gives nothing, as a line does.
-        let began = now.checked_sub(report.took).unwrap_or(now);
-        let late = member.pushed.is_some_and(|pushed| began < pushed);
+        let late = member.pushed.is_some_and(|pushed| report.began < pushed);
         let (claim, heard) = match &report.role {
-            Some(said) if late => after_line(member.claim, said),
+            Some(said) if late => self.after_line(index, said),
             said => after_check(member.claim, evidence, said.as_ref()),
         };
+        let member = &mut self.members[index];
         let unsettled = late
             && report
                 .role
@@ -65,8 +86,12 @@ impl Pool {
         let mut actions = Vec::new();
         let member = &mut self.members[index];
         let said = match report {
+            // Its connection ends with its process. Those that come after are
+            // attempts to be heard again.
             WatchReport::Lost(why) => {
-                member.watch = Some(Err(why));
+                if let Some(Ok(())) = member.watch.replace(Err(why)) {
+                    self.ask(index, &mut actions);
+                }
                 return actions;
             }
             WatchReport::Line(said) => said,
@@ -76,8 +101,8 @@ impl Pool {
         if !is_news(member.claim, &said) {
             return actions;
         }
-        let (claim, heard) = after_line(member.claim, &said);
-        member.claim = claim;
+        let (claim, heard) = self.after_line(index, &said);
+        self.members[index].claim = claim;
         self.fence.hear(heard);
         let mut hint = self.hear_of(index, Some(&said));
         hint.push(index);
@@ -87,6 +112,16 @@ impl Pool {
             self.ask(server, &mut actions);
         }
         actions
+    }
+
+    /// The claim that a server is held to after a line, and what the fence
+    /// hears. Only whom we hold for the leader is spared to depose itself.
+    fn after_line(&self, index: usize, said: &RoleClaim) -> (Claim, Claim) {
+        let (claim, heard) = after_line(self.members[index].claim, said);
+        match self.leader {
+            Some((leader, _)) if leader == index => (claim, heard),
+            Some(_) | None => (claim, claim_in(said)),
+        }
     }
 
     /// Takes in what a server's agent answered, or why it did not: which is no
@@ -183,5 +218,96 @@ impl Pool {
             others.retain(|&one| self.members[one].node.is_none());
         }
         others
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::event::Event;
+    use crate::engine::fixtures::{Says, checked, line, pool, server};
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Check(u8, Says, Duration),
+        Line(u8, Says),
+        Failure(u8),
+        Wait,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let term = || prop::option::of(5..7_u64);
+        let says = || {
+            prop_oneof![
+                2 => term().prop_map(Says::Leads),
+                4 => term().prop_map(Says::Follows),
+                1 => term().prop_map(Says::Neither),
+                1 => Just(Says::Nothing),
+                1 => Just(Says::Refuses),
+            ]
+        };
+        let number = || 1..4_u8;
+        let delay = (0..3_u64).prop_map(Duration::from_millis);
+        prop_oneof![
+            10 => (number(), says(), delay).prop_map(|(n, says, delay)| Step::Check(n, says, delay)),
+            2 => (number(), says()).prop_map(|(n, says)| Step::Line(n, says)),
+            1 => number().prop_map(Step::Failure),
+            1 => Just(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        /// The short way comes to what the long way comes to.
+        #[test]
+        fn a_check_that_confirms_changes_nothing(
+            steps in prop::collection::vec((step(), 1..4_usize), 1..80),
+        ) {
+            let mut now = Instant::now();
+            let mut config = pool();
+            config.check.observe = Observe::Layer4;
+            config.check.breaker.error_limit = 2;
+            config.check.breaker.open_time = Duration::from_millis(20);
+            let mut pool = Pool::new(&config, now);
+            let mut confirmed = 0;
+            // The same again and again, as it is in life.
+            for step in steps.iter().flat_map(|&(step, times)| std::iter::repeat_n(step, times)) {
+                now += Duration::from_millis(1);
+                let event = match step {
+                    Step::Check(number, says, delay) => checked(now - delay, number, says),
+                    Step::Line(number, says) => line(number, says),
+                    Step::Failure(number) => {
+                        pool.failed(now, server(number), BackendFailure::Refused);
+                        continue;
+                    }
+                    Step::Wait => {
+                        now += Duration::from_millis(300);
+                        pool.expire(now, now);
+                        continue;
+                    }
+                };
+                match event {
+                    Event::Checked { server, report, .. } => {
+                        let mut long = pool.clone();
+                        let actions = long.report(now, &server, report.clone());
+                        match pool.confirm(now, &server, report) {
+                            Ok(()) => {
+                                confirmed += 1;
+                                prop_assert_eq!(actions, []);
+                                prop_assert_eq!(format!("{pool:?}"), format!("{long:?}"));
+                            }
+                            Err(_) => pool = long,
+                        }
+                    }
+                    Event::Watched { server, report, .. } => drop(pool.watched(now, &server, report)),
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+            // Else this compares nothing.
+            prop_assert!(confirmed > 0 || steps.len() < 60);
+        }
     }
 }

@@ -5,8 +5,8 @@ use super::*;
 use crate::config::{InitState, Observe};
 use crate::engine::{Admin, AgentReport, BackendFailure, Operating};
 
-fn lagging(number: u8, says: Says, lag: u64) -> Event {
-    let mut event = checked(number, says);
+fn lagging(now: Instant, number: u8, says: Says, lag: u64) -> Event {
+    let mut event = checked(now, number, says);
     if let Event::Checked { report, .. } = &mut event {
         report.role.as_mut().unwrap().lag = Some(lag);
     }
@@ -52,9 +52,9 @@ fn a_replica_that_lags_too_far_is_not_read_from_until_it_has_caught_up() {
     let mut stage = Stage::new(edited(|pool| {
         pool.role.as_mut().unwrap().max_lag = Some(10);
     }));
-    stage.sees(lagging(1, Leads(Some(5)), 0));
-    stage.sees(lagging(2, Follows(Some(5)), 10));
-    stage.sees(lagging(3, Follows(Some(5)), 11));
+    stage.sees(lagging(stage.now, 1, Leads(Some(5)), 0));
+    stage.sees(lagging(stage.now, 2, Follows(Some(5)), 10));
+    stage.sees(lagging(stage.now, 3, Follows(Some(5)), 11));
     assert_eq!((stage.writer(), stage.targets(READ)), (Some(1), vec![2]));
     assert!(
         why(&stage, 3).contains("11 behind, which is too far"),
@@ -63,7 +63,7 @@ fn a_replica_that_lags_too_far_is_not_read_from_until_it_has_caught_up() {
     );
     stage.hears(2, Nothing);
     assert_eq!(stage.targets(READ), [2], "silence is no lag");
-    stage.sees(lagging(3, Follows(Some(5)), 3));
+    stage.sees(lagging(stage.now, 3, Follows(Some(5)), 3));
     assert_eq!(stage.targets(READ), [2, 3]);
 }
 
@@ -74,7 +74,7 @@ fn a_replica_that_does_not_tell_its_lag_is_not_read_from_where_it_matters() {
     }));
     stage.hears(1, Leads(Some(5)));
     stage.hears(2, Follows(Some(5)));
-    stage.sees(lagging(3, Follows(Some(5)), 0));
+    stage.sees(lagging(stage.now, 3, Follows(Some(5)), 0));
     assert_eq!((stage.writer(), stage.targets(READ)), (Some(1), vec![3]));
 }
 

@@ -108,18 +108,18 @@ fn a_lone_candidate_with_a_high_term_drops_nobody() {
 #[test]
 fn an_answer_that_names_a_new_leader_has_that_server_checked_once() {
     let mut stage = Stage::new(write_and_read());
-    stage.sees(checked_with_hint(1, Leads(Some(5)), "1"));
-    stage.sees(checked_with_hint(2, Follows(Some(5)), "1"));
-    stage.sees(checked_with_hint(3, Follows(Some(5)), "1"));
+    stage.sees(checked_with_hint(stage.now, 1, Leads(Some(5)), "1"));
+    stage.sees(checked_with_hint(stage.now, 2, Follows(Some(5)), "1"));
+    stage.sees(checked_with_hint(stage.now, 3, Follows(Some(5)), "1"));
     assert_eq!(
-        asked(&stage.sees(checked_with_hint(3, Follows(Some(5)), "2"))),
+        asked(&stage.sees(checked_with_hint(stage.now, 3, Follows(Some(5)), "2"))),
         ["n2"]
     );
-    stage.sees(checked_with_hint(2, Follows(Some(5)), "1"));
-    let again = stage.sees(checked_with_hint(3, Follows(Some(5)), "2"));
+    stage.sees(checked_with_hint(stage.now, 2, Follows(Some(5)), "1"));
+    let again = stage.sees(checked_with_hint(stage.now, 3, Follows(Some(5)), "2"));
     assert_eq!(asked(&again), [""; 0], "it said so before");
     assert_eq!(
-        asked(&stage.sees(checked_with_hint(3, Follows(Some(5)), "1"))),
+        asked(&stage.sees(checked_with_hint(stage.now, 3, Follows(Some(5)), "1"))),
         [""; 0],
         "it leads already"
     );
@@ -128,8 +128,8 @@ fn an_answer_that_names_a_new_leader_has_that_server_checked_once() {
 #[test]
 fn a_leader_whom_nobody_knows_by_that_id_is_looked_for_among_those_without_one() {
     let mut stage = Stage::new(write_and_read());
-    stage.sees(checked_with_hint(1, Follows(Some(5)), "1"));
-    let actions = stage.sees(checked_with_hint(2, Follows(Some(5)), "3"));
+    stage.sees(checked_with_hint(stage.now, 1, Follows(Some(5)), "1"));
+    let actions = stage.sees(checked_with_hint(stage.now, 2, Follows(Some(5)), "3"));
     assert_eq!(asked(&actions), ["n3"]);
 }
 

@@ -62,7 +62,7 @@ impl Stage {
     }
 
     fn hears(&mut self, number: u8, says: Says) -> Vec<Action> {
-        self.sees(checked(number, says))
+        self.sees(checked(self.now, number, says))
     }
 
     /// Lets time pass without a word from anybody.

@@ -73,6 +73,7 @@ impl Check {
             outcome,
             detail,
             role,
+            began: started.into_std(),
             took: started.elapsed(),
         }
     }
