@@ -2,7 +2,10 @@
 //! of one core that its process takes.
 //!
 //! All servers are one node, which answers on every address of a network of
-//! its own: what it takes for that is its own.
+//! its own. On a veth, whoever sends a packet does the receivers' work as well,
+//! all the way to the answer. So that it counts for nobody, the kernel is told
+//! to receive on the last CPU (RPS), as if an interrupt of a NIC had come there;
+//! the node and the bench run there as well, and the agent on the others.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,6 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use super::Effort;
 use super::report::Row;
@@ -27,8 +31,9 @@ const NETWORK: &str = "10.99.0.0/16";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is asked of each server: a name, and the pool's `check` and `role`.
-const CHECKS: [(&str, &str, &str); 4] = [
-    ("connect", r#"type = "tcp""#, ""),
+const CHECKS: [(&str, &str, &str); 6] = [
+    ("connect", r#"type = "tcp", service_port = false"#, ""),
+    ("connect and service port", r#"type = "tcp""#, ""),
     (
         "page",
         r#"type = "http", path = "/health", service_port = false"#,
@@ -38,6 +43,11 @@ const CHECKS: [(&str, &str, &str); 4] = [
         "page and service port",
         r#"type = "http", path = "/health""#,
         "",
+    ),
+    (
+        "role",
+        r#"type = "http", service_port = false"#,
+        r#"role = { leader = "/primary", replica = "/replica" }"#,
     ),
     (
         "role and service port",
@@ -70,14 +80,19 @@ pub fn run(effort: Effort) -> Result<Vec<Row>> {
 
 /// The share of one core that `lb` takes for such checks.
 fn share(servers: u16, check: &str, role: &str, window: Duration) -> Result<f64> {
+    let cpus = Cpus::of_this_process()?;
     let lab = Lab::new(&Spec::for_test(1))?;
+    for namespace in [lab.balancer(), lab.switch(), lab.node(1)] {
+        cpus.receive_on_the_last(namespace)?;
+    }
     ip(lab.node(1), &format!("route add local {NETWORK} dev lo"))?;
     let node = address::node(1);
     ip(lab.balancer(), &format!("route add {NETWORK} via {node}"))?;
     let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
-    let _node = FakeNode::start(lab.node(1), 1, any, Claim::replica(5))?;
+    let node = || FakeNode::start(lab.node(1), 1, any, Claim::replica(5));
+    let _node = cpus.on_the_last(node)?;
     let mut balancer = Balancer::with_configuration(&lab, &configuration(servers, check, role))?;
-    balancer.start_again()?;
+    cpus.on_the_others(|| balancer.start_again())?;
     balancer.wait_for_status("all servers are UP", PATIENCE, |status| {
         let servers = &status.pools[0].servers;
         servers.iter().all(|server| server.state == "UP")
@@ -94,6 +109,80 @@ fn share(servers: u16, check: &str, role: &str, window: Duration) -> Result<f64>
         "{up} of {servers} servers are UP"
     );
     Ok(share)
+}
+
+/// The CPUs that this process may use: one for the servers and for all that is
+/// received, the others for the agent.
+struct Cpus {
+    all: CpuSet,
+    last: usize,
+}
+
+impl Cpus {
+    fn of_this_process() -> Result<Self> {
+        let all = sched_getaffinity(None).context("cannot tell our CPUs")?;
+        let last = (0..CpuSet::MAX_CPU).rev().find(|&cpu| all.is_set(cpu));
+        let last = last.context("we may use no CPU")?;
+        ensure!(
+            all.count() > 1,
+            "two CPUs are needed: one of them is the servers'"
+        );
+        Ok(Self { all, last })
+    }
+
+    /// Threads that `work` starts, and processes, stay on the last CPU.
+    fn on_the_last<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut last = CpuSet::new();
+        last.set(self.last);
+        self.on(&last, work)
+    }
+
+    /// The same for all but the last.
+    fn on_the_others<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut others = self.all;
+        others.unset(self.last);
+        self.on(&others, work)
+    }
+
+    fn on<T>(&self, some: &CpuSet, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        sched_setaffinity(None, some).context("cannot choose CPUs")?;
+        let done = work();
+        sched_setaffinity(None, &self.all).context("cannot choose CPUs")?;
+        done
+    }
+
+    /// Has the NICs of `namespace` receive on the last CPU, whoever sends.
+    fn receive_on_the_last(&self, namespace: &Namespace) -> Result<()> {
+        // Words of 32 bits, the highest first.
+        let words = (0..=self.last / 32).rev();
+        let mask = words.map(|word| match word == self.last / 32 {
+            true => format!("{:08x}", 1_u32 << (self.last % 32)),
+            false => "00000000".to_owned(),
+        });
+        let mask = mask.collect::<Vec<_>>().join(",");
+        // In a new namespace `ip` mounts the /sys that shows its NICs.
+        let script = r#"for queue in /sys/class/net/*/queues/rx-*/rps_cpus; do
+            echo "$1" > "$queue" || exit 1
+        done"#;
+        let mut command = Command::new("ip");
+        command.args([
+            "netns",
+            "exec",
+            namespace.name(),
+            "sh",
+            "-c",
+            script,
+            "sh",
+            &mask,
+        ]);
+        let status = command.status().context("cannot start ip")?;
+        ensure!(
+            status.success(),
+            "cannot choose who receives in {}",
+            namespace.name()
+        );
+        Ok(())
+    }
 }
 
 fn configuration(servers: u16, check: &str, role: &str) -> String {
