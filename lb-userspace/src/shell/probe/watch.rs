@@ -2,8 +2,9 @@
 //! one line of JSON for each change.
 //!
 //! Lines of two kinds are understood: JSON alone (`application/x-ndjson`), and
-//! the `data:` of server-sent events. The page has to bring something at least
-//! every three seconds: silence is a dead connection, and another one is made.
+//! the `data:` of server-sent events. The page has to bring a line at least
+//! every three seconds: without one the connection is dead, whatever drips out
+//! of it, and another one is made.
 //! How a line is believed is the engine's business; polling goes on beside.
 
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value as Json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Name;
 use super::claim;
@@ -28,7 +29,7 @@ use crate::engine::{Event, Role, RoleClaim, WatchReport};
 
 /// The longest line that is read, in bytes.
 const LINE_MAX: usize = 16 * 1024;
-/// How long the page may bring nothing.
+/// How long the page may bring no line.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// The time from one attempt to the next: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -83,8 +84,9 @@ impl Watch {
         let opened = timeout(self.timeout.max(SILENCE_MAX), self.open(&mut driver)).await;
         let mut body = opened.map_err(|_| "no answer in time".to_owned())??;
         let mut lines = Lines::default();
+        let mut silent = Instant::now();
         loop {
-            let frame = timeout(SILENCE_MAX, body.frame()).await;
+            let frame = timeout_at(silent + SILENCE_MAX, body.frame()).await;
             let frame = frame.map_err(|_| format!("silent for {SILENCE_MAX:?}"))?;
             let frame = frame.ok_or("the server ended it")?;
             let frame = frame.map_err(|error| error.to_string())?;
@@ -92,6 +94,7 @@ impl Watch {
                 continue;
             };
             for line in lines.split(&data)? {
+                silent = Instant::now();
                 let Some(said) = self.read(&line) else {
                     continue;
                 };
@@ -107,8 +110,11 @@ impl Watch {
         let stream = connect(self.server, self.ports, Purpose::Ask).await;
         let stream = stream.map_err(|error| explain(&error).1)?;
         let broken = |error: hyper::Error| error.to_string();
-        let handshake = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream));
-        let (mut sender, connection) = handshake.await.map_err(broken)?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(LINE_MAX)
+            .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
         // Its errors reach us through the body that they end.
         driver.spawn(async { drop(connection.await) });
         let request = Request::get(&self.path)

@@ -157,6 +157,19 @@ async fn a_watch_that_ends_or_falls_silent_is_noticed_and_made_anew() {
 }
 
 #[tokio::test]
+async fn a_watch_that_drips_and_never_ends_a_line_is_silent() {
+    let server = serve(|mut stream| async move {
+        request(&mut stream).await;
+        stream.write_all(HEAD.as_bytes()).await.unwrap();
+        while stream.write_all(chunk(" ").as_bytes()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let lost = next(&mut listen(server.await)).await;
+    assert_eq!(lost, WatchReport::Lost("silent for 3s".into()));
+}
+
+#[tokio::test]
 async fn a_watch_that_is_not_to_be_had_is_tried_for_ever_less_often() {
     let mut heard = listen(nobody().await);
     let started = Instant::now();
