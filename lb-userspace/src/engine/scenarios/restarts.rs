@@ -187,10 +187,10 @@ fn a_leader_that_is_drained_is_not_cut_by_the_next_agent_before_its_deadline() {
         (2, Follows(Some(5))),
         (3, Follows(Some(5))),
     ] {
-        let actions = agent.handle(since, checked(number, says));
+        let actions = agent.handle(since, checked(since, number, says));
         assert!(!cuts(&actions).contains(&old), "n{number}");
     }
     // Another leads: then it does not.
-    let actions = agent.handle(since, checked(2, Leads(Some(6))));
+    let actions = agent.handle(since, checked(since, 2, Leads(Some(6))));
     assert!(cuts(&actions).contains(&old));
 }

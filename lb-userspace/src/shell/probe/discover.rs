@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use tokio::time::timeout;
 
-use super::connect::{Ports, connect};
+use super::connect::{Ports, Purpose, connect};
 use super::http::{Question, Session};
 use crate::config::{Check, Discover, Member, Pool, Server};
 
@@ -45,7 +45,7 @@ impl Inquiry {
     }
 
     async fn ask(&self) -> Result<Vec<Member>, String> {
-        let stream = connect(self.check_address, self.ports).await;
+        let stream = connect(self.check_address, self.ports, Purpose::Ask).await;
         let stream = stream.map_err(|error| error.to_string())?;
         let session = Session::new(self.check_address, self.ports, stream).await;
         let mut session = session.map_err(|error| error.to_string())?;
