@@ -1,20 +1,27 @@
-//! Pre-vote, which openraft 0.9 lacks: a node may stand for election only while a quorum agrees that there is no leader.
+//! Whether and when a node stands for election. ADR 0028.
 //!
-//! Without it a node that was cut off, or stopped and continued, comes back with a higher term and deposes a leader that everybody else
-//! follows. openraft's own timers still decide when; this gate decides whether. It only ever holds an election back.
+//! *Whether*: pre-vote, which openraft 0.9 lacks. A node may stand only while a quorum agrees that there is no leader. Without it a node that
+//! was cut off, or stopped and continued, comes back with a higher term and deposes a leader that everybody else follows.
+//!
+//! *When*: openraft waits for the leader's lease, then for a random election timeout, then for its next tick. Here the voters of a leader that
+//! fell silent stand as soon as its lease is over, one after the other, so that they do not split the vote. Whoever does not win, and whoever
+//! never heard from a leader, is left to openraft's timers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use openraft::{Membership, ServerState};
 use serde::{Deserialize, Serialize};
-use tokio::time::MissedTickBehavior;
 
-use crate::cluster::{LogId, Member, NodeId};
+use crate::cluster::{LogId, Member, NodeId, Vote};
 use crate::node::Node;
 use crate::role::Phase;
+
+/// Between two questions to the others while nobody leads.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// What a node asks the others before it stands for election.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -23,16 +30,66 @@ pub struct PreVote {
     pub last_log: Option<LogId>,
 }
 
-/// Opens and closes the gate for as long as the node runs.
+/// Opens and closes the gate, and stands when it is this node's turn, for as long as the node runs.
 pub async fn guard(node: Arc<Node>) {
-    let mut ticks = tokio::time::interval(node.settings.heartbeat());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let heartbeat = node.settings.heartbeat();
+    // A leader is followed by one try of ours.
+    let mut tried = None;
     loop {
-        ticks.tick().await;
+        let next = turn(&node).filter(|turn| tried != Some(turn.after));
+        let pause = next.map_or(heartbeat, |turn| {
+            let left = turn.due.saturating_duration_since(Instant::now());
+            left.clamp(RETRY.min(heartbeat), heartbeat)
+        });
+        tokio::time::sleep(pause).await;
         // Looked at again after the answers: a leader may have spoken meanwhile.
         let open = may_stand(&node).await && !has_leader(&node);
         node.raft.runtime_config().elect(open);
+        let Some(turn) = turn(&node).filter(|turn| tried != Some(turn.after)) else {
+            continue;
+        };
+        if open && turn.due <= Instant::now() {
+            tried = Some(turn.after);
+            // Where Raft has ended there is nothing to win.
+            let _ = node.raft.trigger().elect().await;
+        }
     }
+}
+
+/// When a node may stand.
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    /// The leadership that may have ended.
+    after: Vote,
+    due: Instant,
+}
+
+/// The turn of this node, if it follows a leader that it has heard from: when that one's lease is over, and a heartbeat later for each voter
+/// with a smaller number.
+///
+/// The half heartbeat is for the leader: its own claim ends with its lease, and it notices that a moment later.
+fn turn(node: &Node) -> Option<Turn> {
+    let metrics = node.raft.metrics();
+    let metrics = metrics.borrow();
+    if metrics.state != ServerState::Follower {
+        return None;
+    }
+    let heard = node.leader_contact.from(metrics.vote)?;
+    let heartbeat = node.settings.heartbeat();
+    let membership = metrics.membership_config.membership();
+    let place = place(membership, metrics.vote.leader_id.voted_for()?, node.id())?;
+    Some(Turn {
+        after: heard.vote,
+        due: heard.at + lease(node) + heartbeat / 2 + heartbeat * place,
+    })
+}
+
+/// How many voters come before `me` when `leader` is gone; `None` if `me` is no voter.
+fn place(membership: &Membership<NodeId, Member>, leader: NodeId, me: NodeId) -> Option<u32> {
+    let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
+    let before = voters.iter().filter(|id| **id != leader && **id < me);
+    let before = u32::try_from(before.count()).ok()?;
+    voters.contains(&me).then_some(before)
 }
 
 /// Closes the gate at the moment when a leader speaks: if the process is stopped right after, it must not find the gate open when it is
@@ -41,7 +98,7 @@ pub fn close(node: &Node) {
     node.raft.runtime_config().elect(false);
 }
 
-/// Whether this node follows a leader that spoke within the shortest election timeout, or is one that a quorum confirmed.
+/// Whether this node follows a leader whose lease runs, or is one.
 pub fn has_leader(node: &Node) -> bool {
     let metrics = node.raft.metrics();
     let metrics = metrics.borrow();
@@ -58,7 +115,7 @@ pub fn has_leader(node: &Node) -> bool {
         | ServerState::Candidate
         | ServerState::Shutdown => node.leader_contact.from(metrics.vote).map(|heard| heard.at),
     };
-    last_proof.is_some_and(|at| now.saturating_duration_since(at) < election_min(node))
+    last_proof.is_some_and(|at| now.saturating_duration_since(at) <= lease(node))
 }
 
 /// Answers another node that would stand.
@@ -75,21 +132,24 @@ async fn may_stand(node: &Node) -> bool {
     let membership = membership.membership();
     let asked = PreVote { last_log };
     let limit = node.settings.heartbeat();
-    let answers =
-        membership
-            .nodes()
-            .filter(|(id, _)| **id != node.id())
-            .map(|(&id, member)| async move {
-                let granted: Result<bool, _> = node
-                    .peers
-                    .peer(id, member)
-                    .call("pre-vote", &asked, limit)
-                    .await;
-                granted.unwrap_or(false).then_some(id)
-            });
-    let mut granted: BTreeSet<NodeId> = join_all(answers).await.into_iter().flatten().collect();
-    granted.insert(node.id());
-    is_quorum(membership, &granted)
+    let mut answers: FuturesUnordered<_> = membership
+        .nodes()
+        .filter(|(id, _)| **id != node.id())
+        .map(|(&id, member)| async move {
+            let peer = node.peers.peer(id, member);
+            let granted: Result<bool, _> = peer.call("pre-vote", &asked, limit).await;
+            granted.unwrap_or(false).then_some(id)
+        })
+        .collect();
+    let mut granted = BTreeSet::from([node.id()]);
+    // The one that is lost may take all of the limit: a quorum is enough.
+    while !is_quorum(membership, &granted) {
+        match answers.next().await {
+            Some(answer) => granted.extend(answer),
+            None => return false,
+        }
+    }
+    true
 }
 
 /// Whether the nodes that `granted` are a majority of every configuration.
@@ -99,8 +159,9 @@ pub fn is_quorum(membership: &Membership<NodeId, Member>, granted: &BTreeSet<Nod
     membership.get_joint_config().iter().all(majority)
 }
 
-fn election_min(node: &Node) -> Duration {
-    Duration::from_millis(node.settings.raft.election_timeout_min)
+/// How long a voter refuses all others after it heard from a leader: openraft's own rule.
+fn lease(node: &Node) -> Duration {
+    Duration::from_millis(node.settings.raft.election_timeout_max)
 }
 
 #[cfg(test)]
@@ -112,20 +173,30 @@ mod tests {
     /// (configurations, nodes that granted, whether they are a quorum)
     type Row = (&'static [&'static [NodeId]], &'static [NodeId], bool);
 
+    fn membership(configs: &[&[NodeId]], learners: &[NodeId]) -> Membership<NodeId, Member> {
+        let configs: Vec<BTreeSet<NodeId>> = configs
+            .iter()
+            .map(|config| config.iter().copied().collect())
+            .collect();
+        let nodes: BTreeMap<NodeId, Member> = configs
+            .iter()
+            .flatten()
+            .chain(learners)
+            .map(|&id| (id, Member::default()))
+            .collect();
+        Membership::new(configs, nodes)
+    }
+
+    #[test]
+    fn voters_take_turns_without_the_leader_that_is_gone() {
+        let members = membership(&[&[1, 2, 4], &[2, 4, 7]], &[3]);
+        let places = |leader| [1, 2, 3, 4, 7, 9].map(|me| place(&members, leader, me));
+        assert_eq!(places(9), [Some(0), Some(1), None, Some(2), Some(3), None]);
+        assert_eq!(places(2), [Some(0), Some(1), None, Some(1), Some(2), None]);
+    }
+
     #[test]
     fn a_quorum_is_a_majority_of_every_configuration() {
-        let membership = |configs: &[&[NodeId]]| {
-            let configs: Vec<BTreeSet<NodeId>> = configs
-                .iter()
-                .map(|config| config.iter().copied().collect())
-                .collect();
-            let nodes: BTreeMap<NodeId, Member> = configs
-                .iter()
-                .flatten()
-                .map(|&id| (id, Member::default()))
-                .collect();
-            Membership::new(configs, nodes)
-        };
         let table: &[Row] = &[
             (&[&[1]], &[1], true),
             (&[&[1, 2]], &[1], false),
@@ -138,7 +209,7 @@ mod tests {
         for (configs, granted, expected) in table {
             let granted = granted.iter().copied().collect();
             assert_eq!(
-                is_quorum(&membership(configs), &granted),
+                is_quorum(&membership(configs, &[]), &granted),
                 *expected,
                 "{configs:?} {granted:?}"
             );

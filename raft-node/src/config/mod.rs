@@ -104,8 +104,8 @@ impl Settings {
 
     /// How old a proof of a role may be.
     ///
-    /// A follower stays loyal to a silent leader for `election_max` and then waits at least `election_min` more, so a leader's claim ends
-    /// before another can begin. A replica's may span an ordinary election, so that reads which do not need a leader go on.
+    /// A follower stays loyal to a silent leader for `election_max`, from when it heard from it, and stands half a heartbeat later at the
+    /// earliest; a leader's claim counts from when it spoke, and so ends before another can begin. A replica's may span an ordinary election, so that reads which do not need a leader go on.
     pub fn freshness(&self) -> Freshness {
         let election_max = Duration::from_millis(self.raft.election_timeout_max);
         Freshness {
