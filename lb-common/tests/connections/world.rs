@@ -380,7 +380,6 @@ fn service(id: ServiceId, setup: Setup) -> Service {
         options: Options::default()
             .with(Options::DROP_FULL, setup.silent)
             .with(Options::DROP_NO_TARGET, setup.silent),
-        ..Service::default()
     }
 }
 

@@ -170,9 +170,9 @@ impl Agent {
         report: CheckReport,
     ) -> Vec<Action> {
         let known = self.pools.get_mut(pool);
-        match known.map(|pool| pool.confirm(now, server, report)) {
-            Some(Err(news)) => self.in_pool(pool, |pool| pool.report(now, server, news)),
-            Some(Ok(())) | None => Vec::new(),
+        match known.and_then(|pool| pool.confirm(now, server, report)) {
+            Some(news) => self.in_pool(pool, |pool| pool.report(now, server, news)),
+            None => Vec::new(),
         }
     }
 

@@ -15,21 +15,21 @@ use crate::engine::roles::Claim;
 impl Pool {
     /// Takes in a check that found what the one before it found, where nothing
     /// can come of that: what most checks do, whose cost is paid for every
-    /// server at every interval. Gives back any other.
+    /// server at every interval. Gives back any other, which is yet to be taken in.
     pub fn confirm(
         &mut self,
         now: Instant,
         name: &ServerName,
         report: CheckReport,
-    ) -> Result<(), CheckReport> {
+    ) -> Option<CheckReport> {
         match self.index_of(name).map(|index| &mut self.members[index]) {
             Some(member) if member.is_confirmed_by(&report) => {
                 member.fresh = now;
                 member.asked = false;
                 member.check = Some((report, now));
-                Ok(())
+                None
             }
-            Some(_) | None => Err(report),
+            Some(_) | None => Some(report),
         }
     }
 
@@ -294,12 +294,12 @@ mod tests {
                         let mut long = pool.clone();
                         let actions = long.report(now, &server, report.clone());
                         match pool.confirm(now, &server, report) {
-                            Ok(()) => {
+                            None => {
                                 confirmed += 1;
                                 prop_assert_eq!(actions, []);
                                 prop_assert_eq!(format!("{pool:?}"), format!("{long:?}"));
                             }
-                            Err(_) => pool = long,
+                            Some(_) => pool = long,
                         }
                     }
                     Event::Watched { server, report, .. } => drop(pool.watched(now, &server, report)),
