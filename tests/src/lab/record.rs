@@ -118,17 +118,29 @@ fn sweep() -> Result<()> {
             _ => continue,
         }
         let file = File::open(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => continue,
-            Err(TryLockError::Error(error)) => return Err(error.into()),
-        }
         let record: Record = serde_json::from_reader(&file)
             .with_context(|| format!("cannot read {}", path.display()))?;
+        if !is_abandoned(&file, record.owner)? {
+            continue;
+        }
         tear_down(&record)
             .with_context(|| format!("cannot clean up after the dead lab `{}`", record.lab))?;
     }
     Ok(())
+}
+
+/// Whether nobody holds the lock of a record. Where its owner was killed while
+/// it started a process, that one holds it, too, until it becomes a program.
+fn is_abandoned(record: &File, owner: u32) -> Result<bool> {
+    let tried = insist(Duration::from_secs(2), || match record.try_lock() {
+        Ok(()) => Some(Ok(true)),
+        Err(TryLockError::WouldBlock) => {
+            let lives = Path::new("/proc").join(owner.to_string()).exists();
+            lives.then_some(Ok(false))
+        }
+        Err(TryLockError::Error(error)) => Some(Err(error)),
+    });
+    Ok(tried.transpose()?.unwrap_or(false))
 }
 
 /// Removes all that `record` names; what is gone already is fine. Each step is
