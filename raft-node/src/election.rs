@@ -5,7 +5,10 @@
 //!
 //! *When*: openraft waits for the leader's lease, then for a random election timeout, then for its next tick. Here the voters of a leader that
 //! fell silent stand as soon as its lease is over, one after the other, so that they do not split the vote. Whoever does not win, and whoever
-//! never heard from a leader, is left to openraft's timers.
+//! never heard from a leader, waits for a random election timeout.
+//!
+//! openraft's own elections are switched off: they are begun on a permission given earlier, and a process that was stopped in between would find
+//! it still given when it is continued.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +23,7 @@ use crate::cluster::{LogId, Member, NodeId, Vote};
 use crate::node::Node;
 use crate::role::Phase;
 
-/// Between two questions to the others while nobody leads.
+/// Between two questions to the others in one turn.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// What a node asks the others before it stands for election.
@@ -30,33 +33,86 @@ pub struct PreVote {
     pub last_log: Option<LogId>,
 }
 
-/// Opens and closes the gate, and stands when it is this node's turn, for as long as the node runs.
-pub async fn guard(node: Arc<Node>) {
+/// Stands when it is this node's turn, for as long as the node runs.
+pub async fn stand_in_turn(node: Arc<Node>) {
     let heartbeat = node.settings.heartbeat();
-    // A leader is followed by one try of ours.
+    let mut timer = Timer::new(&node);
+    // A leader is followed by one turn of ours.
     let mut tried = None;
+    let mut asked = None;
     loop {
-        let next = turn(&node).filter(|turn| tried != Some(turn.after));
-        let pause = next.map_or(heartbeat, |turn| {
-            let left = turn.due.saturating_duration_since(Instant::now());
-            left.clamp(RETRY.min(heartbeat), heartbeat)
-        });
-        tokio::time::sleep(pause).await;
-        // Looked at again after the answers: a leader may have spoken meanwhile.
-        let open = may_stand(&node).await && !has_leader(&node);
-        node.raft.runtime_config().elect(open);
-        let Some(turn) = turn(&node).filter(|turn| tried != Some(turn.after)) else {
-            continue;
+        let turn = turn(&node).filter(|turn| tried != Some(turn.after));
+        let (due, retry) = match turn {
+            Some(turn) => (turn.due, RETRY.min(heartbeat)),
+            None => (timer.due(&node), heartbeat),
         };
-        if open && turn.due <= Instant::now() {
-            tried = Some(turn.after);
-            // Where Raft has ended there is nothing to win.
-            let _ = node.raft.trigger().elect().await;
+        let next = asked.map_or(due, |asked: Instant| due.max(asked + retry));
+        let left = next.saturating_duration_since(Instant::now());
+        // What it waits for may change meanwhile.
+        tokio::time::sleep(left.min(heartbeat)).await;
+        if Instant::now() < next {
+            continue;
         }
+        let asking = Instant::now();
+        asked = Some(asking);
+        let before = vote(&node);
+        if !may_stand(&node).await {
+            continue;
+        }
+        // Somebody may have stood meanwhile, or led; and while this process was stopped, without being heard here.
+        if before != vote(&node) || has_leader(&node) || asking.elapsed() > heartbeat {
+            continue;
+        }
+        match turn {
+            Some(turn) => tried = Some(turn.after),
+            None => timer.restart(&node),
+        }
+        // Where Raft has ended there is nothing to win.
+        let _ = node.raft.trigger().elect().await;
     }
 }
 
-/// When a node may stand.
+/// When a node may stand that has no turn: a random election timeout after it last voted or stood.
+#[derive(Debug)]
+struct Timer {
+    vote: Vote,
+    due: Instant,
+}
+
+impl Timer {
+    fn new(node: &Node) -> Self {
+        let vote = vote(node);
+        let raft = &node.settings.raft;
+        let timeout = raft.new_rand_election_timeout::<openraft::TokioRuntime>();
+        // Nobody votes for another while the lease of the leader runs that it confirmed.
+        let lease = if vote.is_committed() {
+            lease(node)
+        } else {
+            Duration::ZERO
+        };
+        Self {
+            vote,
+            due: Instant::now() + lease + Duration::from_millis(timeout),
+        }
+    }
+
+    fn restart(&mut self, node: &Node) {
+        *self = Self::new(node);
+    }
+
+    fn due(&mut self, node: &Node) -> Instant {
+        if vote(node) != self.vote {
+            self.restart(node);
+        }
+        self.due
+    }
+}
+
+fn vote(node: &Node) -> Vote {
+    node.raft.metrics().borrow().vote
+}
+
+/// When it is a node's turn to stand.
 #[derive(Debug, Clone, Copy)]
 struct Turn {
     /// The leadership that may have ended.
@@ -92,12 +148,6 @@ fn place(membership: &Membership<NodeId, Member>, leader: NodeId, me: NodeId) ->
     voters.contains(&me).then_some(before)
 }
 
-/// Closes the gate at the moment when a leader speaks: if the process is stopped right after, it must not find the gate open when it is
-/// continued.
-pub fn close(node: &Node) {
-    node.raft.runtime_config().elect(false);
-}
-
 /// Whether this node follows a leader whose lease runs, or is one.
 pub fn has_leader(node: &Node) -> bool {
     let metrics = node.raft.metrics();
@@ -130,6 +180,9 @@ async fn may_stand(node: &Node) -> bool {
     let last_log = node.log.last_log_id();
     let membership = node.raft.metrics().borrow().membership_config.clone();
     let membership = membership.membership();
+    if !membership.voter_ids().any(|id| id == node.id()) {
+        return false;
+    }
     let asked = PreVote { last_log };
     let limit = node.settings.heartbeat();
     let mut answers: FuturesUnordered<_> = membership
@@ -152,11 +205,12 @@ async fn may_stand(node: &Node) -> bool {
     true
 }
 
-/// Whether the nodes that `granted` are a majority of every configuration.
+/// Whether the nodes that `granted` are a majority of every configuration. A node that knows of no configuration knows of no quorum.
 pub fn is_quorum(membership: &Membership<NodeId, Member>, granted: &BTreeSet<NodeId>) -> bool {
     let majority =
         |voters: &BTreeSet<NodeId>| voters.intersection(granted).count() > voters.len() / 2;
-    membership.get_joint_config().iter().all(majority)
+    let configs = membership.get_joint_config();
+    !configs.is_empty() && configs.iter().all(majority)
 }
 
 /// How long a voter refuses all others after it heard from a leader: openraft's own rule.
@@ -198,6 +252,7 @@ mod tests {
     #[test]
     fn a_quorum_is_a_majority_of_every_configuration() {
         let table: &[Row] = &[
+            (&[], &[1], false),
             (&[&[1]], &[1], true),
             (&[&[1, 2]], &[1], false),
             (&[&[1, 2, 3]], &[1], false),

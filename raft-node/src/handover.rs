@@ -167,10 +167,15 @@ pub async fn transfer(
 /// Where Raft has ended.
 pub async fn accept_release(node: &Node, asked: &Release) -> Result<bool, String> {
     let Release { vote, successor } = *asked;
-    if node.raft.metrics().borrow().vote != vote {
+    let note = Vote::new(vote.leader_id.term + 1, successor);
+    let held = node.raft.metrics().borrow().vote;
+    // A leader may have learnt it already, as the answer of a voter that it released before.
+    if held == note {
+        return Ok(true);
+    }
+    if held != vote {
         return Ok(false);
     }
-    let note = Vote::new(vote.leader_id.term + 1, successor);
     let nothing = Snapshot {
         meta: SnapshotMeta::default(),
         snapshot: Box::default(),

@@ -163,7 +163,6 @@ async fn belongs(State(node): State<Arc<Node>>, Path(target): Path<NodeId>, body
 }
 
 fn hear(node: &Node, vote: Vote, commit_index: u64) {
-    election::close(node);
     node.leader_contact.record(Heard {
         vote,
         at: Instant::now(),

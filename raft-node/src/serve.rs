@@ -85,7 +85,7 @@ pub async fn run(settings: Settings) -> Result<(), ServeError> {
     );
     tracing::info!(id = node.id(), raft = %bind.raft, api = %bind.api, health = %bind.health, "serving");
     tokio::spawn(log_changes(Arc::clone(&node)));
-    tokio::spawn(election::guard(Arc::clone(&node)));
+    tokio::spawn(election::stand_in_turn(Arc::clone(&node)));
     tokio::spawn(membership::finish_changes(Arc::clone(&node)));
     tokio::spawn(removal::look(Arc::clone(&node)));
     let formed = formation::form(Arc::clone(&node));

@@ -170,7 +170,7 @@ fn check_raft(args: &ServeArgs) -> Result<openraft::Config, SettingsError> {
         heartbeat_interval: millis(heartbeat),
         election_timeout_min: millis(election_min),
         election_timeout_max: millis(election_max),
-        // Opened by the pre-vote.
+        // `election.rs` does it.
         enable_elect: false,
         // The default, 200 ms, fails as soon as a snapshot has a few megabytes; a follower that installs one still hears heartbeats.
         install_snapshot_timeout: 30_000,

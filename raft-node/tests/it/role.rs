@@ -184,7 +184,7 @@ async fn a_watcher_learns_of_a_new_leader_by_itself() {
     loop {
         let asked = Instant::now();
         let now = line().await;
-        let news = ["role", "term", "leader"]
+        let news = ["role", "term", "leader", "members_index"]
             .iter()
             .any(|field| now[*field] != last[*field]);
         if !news {
