@@ -245,11 +245,14 @@ fn least_latency_prefers_the_servers_that_accept_sooner() {
     // It was quick; what it is now shows when it is met.
     let met = wait_until(PATIENCE, || stage.shares(10).contains_key(&1));
     assert!(met, "n1 is never chosen");
-    let shares = stage.shares(CALLS);
-    println!("{shares:?}");
-    // Both lots fall on it once in nine times; every third if nobody looked.
-    let at_slow = shares.get(&1).copied().unwrap_or(0);
-    assert!(at_slow < CALLS * 2 / 9, "{shares:?}");
+    // Both lots fall on it once in nine times; every third if nobody looked, and then no such share ever comes by chance. Another server
+    // may have hung for a moment on a busy machine: the next calls see it in its place again.
+    let avoided = wait_until(PATIENCE, || {
+        let shares = stage.shares(CALLS);
+        println!("{shares:?}");
+        shares.get(&1).copied().unwrap_or(0) < CALLS / 6
+    });
+    assert!(avoided, "n1 is slow, and not avoided");
 
     // And it is found again when it is as quick as the others.
     drop(congestion);
