@@ -149,11 +149,14 @@ pub fn quickly<A: Address, P: Packet, T: Tables<A>>(
     let Some((eth, headers)) = packet.headers::<A>() else {
         return stays(Reason::Truncated);
     };
-    let ours = || tables.may_be_ours(headers.network.destination());
+    let destination = || headers.network.destination();
     match headers.check(available) {
-        Ok(()) if ours() => {}
+        Ok(()) if tables.may_come_to_us(destination(), headers.tcp.destination) => {}
         Ok(()) => return stays(Reason::NotOurs),
-        Err(Reason::NotTcp) if headers.network.protocol() == A::Header::ICMP && ours() => {
+        Err(Reason::NotTcp)
+            if headers.network.protocol() == A::Header::ICMP
+                && tables.may_be_ours(destination()) =>
+        {
             return None;
         }
         Err(reason) => return stays(reason),

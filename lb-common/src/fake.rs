@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::account;
-use crate::addr::{Address, Ipv4};
+use crate::addr::{Address, Ipv4, Port};
 use crate::datapath::{Departure, Packet, carry_out, decide, quickly, recognise};
 use crate::filter::Filter;
 use crate::flow::{Flow, FlowKey, Pending, Progress, Tick};
@@ -271,6 +271,11 @@ impl<A: Address> Tables<A> for FakeTables<A> {
 
     fn may_be_ours(&self, address: A) -> bool {
         self.addresses.is_none_or(|filter| filter.contains(address))
+    }
+
+    fn may_come_to_us(&self, address: A, port: Port) -> bool {
+        self.addresses
+            .is_none_or(|filter| filter.contains_port(address, port))
     }
 
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::FlowEntry> {

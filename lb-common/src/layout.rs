@@ -83,7 +83,7 @@ assert_layout!(Hop, 16, [u8; 6], [u8; 6], u32);
 assert_layout!(
     Service, 36, u32, u32, u32, u32, u32, u32, u32, u32, u16, u8, u8
 );
-assert_layout!(Filter, 512, [u64; 64]);
+assert_layout!(Filter, 4096, [u64; 512]);
 assert_layout!(TargetId, 4, u32);
 assert_layout!(Generation, 4, u32);
 assert_layout!(Rule, 4, u32);
@@ -148,7 +148,7 @@ impl<A: Address> From<PackedKey<A>> for FlowKey<A> {
 
 /// A number that changes with the layout of the maps: maps that were pinned
 /// under another number are not adopted.
-pub const MAPS_VERSION: u32 = 4;
+pub const MAPS_VERSION: u32 = 5;
 
 /// The bytes of a value.
 #[must_use]

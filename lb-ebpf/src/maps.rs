@@ -110,7 +110,7 @@ family!(
     CASES_V6
 );
 
-/// Which addresses may be ours.
+/// Which addresses, and which ports of them, may be ours.
 #[map]
 pub static ADDRESSES: Array<Filter> = Array::with_max_entries(1, 0);
 /// The agent writes to it as to memory of its own.

@@ -9,8 +9,8 @@ use core::ops::Deref;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
 use aya_ebpf::maps::lpm_trie::Key;
-use lb_common::addr::{Address, Ipv4, Ipv6};
-use lb_common::filter::Filter;
+use lb_common::addr::{Address, Ipv4, Ipv6, Port};
+use lb_common::filter::{Filter, Place};
 use lb_common::flow::{Flow, FlowKey, Pending, Progress, Tick};
 use lb_common::layout::PackedKey;
 use lb_common::limit::SourceState;
@@ -245,6 +245,14 @@ impl<T> Deref for Found<T> {
     }
 }
 
+/// Whether a bit of ADDRESSES' element is set.
+#[inline(always)]
+fn has(filter: *const Filter, (word, bit): Place) -> bool {
+    // SAFETY: the element is there as long as the map, and `word` lies within
+    // it.
+    unsafe { filter.cast::<u64>().add(word).read_volatile() & bit != 0 }
+}
+
 /// The maps for a family of addresses.
 pub trait Maintained: Address + 'static {
     const MAPS: Family<Self>;
@@ -267,12 +275,17 @@ impl<A: Maintained> Tables<A> for Maps {
 
     #[inline(always)]
     fn may_be_ours(&self, address: A) -> bool {
-        let (word, bit) = Filter::place(address);
-        // SAFETY: the element is there as long as the map, and `word` lies
-        // within it.
-        ADDRESSES.get_ptr(0).is_some_and(|filter| unsafe {
-            filter.cast::<u64>().add(word).read_volatile() & bit != 0
-        })
+        ADDRESSES
+            .get_ptr(0)
+            .is_some_and(|filter| has(filter, Filter::place(address)))
+    }
+
+    #[inline(always)]
+    fn may_come_to_us(&self, address: A, port: Port) -> bool {
+        let [one, block] = Filter::places(address, port);
+        ADDRESSES
+            .get_ptr(0)
+            .is_some_and(|filter| has(filter, one) || has(filter, block))
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use lb_common::addr::Ipv4;
+use lb_common::addr::{Ipv4, Port};
 use lb_common::fake::FakeTables;
 use lb_common::flow::{Flow, FlowKey, Pending};
 use lb_common::service::{Listener, Rule, ServiceId, SourceKey};
@@ -90,6 +90,9 @@ impl Tables<Ipv4> for Interrupted<'_> {
 
     fn may_be_ours(&self, address: Ipv4) -> bool {
         self.step().may_be_ours(address)
+    }
+    fn may_come_to_us(&self, address: Ipv4, port: Port) -> bool {
+        self.step().may_come_to_us(address, port)
     }
     fn flow(&self, key: &FlowKey<Ipv4>) -> Option<Self::FlowEntry> {
         self.step().flow(key)

@@ -280,8 +280,7 @@ impl Maps {
     }
 
     fn note_ours<A: Mapped>(&mut self, world: &World<A>) -> Result<()> {
-        let ours = world.addresses();
-        ours.for_each(|address| self.filter.add(address));
+        world.note_ours(&mut self.filter);
         Ok(self.addresses.set(0, self.filter, 0)?)
     }
 

@@ -207,23 +207,29 @@ impl<A: Address> World<A> {
         self.connections.clone().counted(&self.targets).timeless()
     }
 
-    /// The addresses of ADDRESSES: those that connections came to, too, and those
-    /// of the servers, which may be here.
-    pub fn addresses(&self) -> impl Iterator<Item = A> {
+    /// Adds what ADDRESSES holds: what connections came to, too, and the
+    /// addresses of the servers, which may be here.
+    pub fn note_ours(&self, filter: &mut Filter) {
         let Connections { flows, pending, .. } = &self.connections;
-        let keys = flows.keys().chain(pending.keys());
-        let listeners = self.services.keys().map(|listener| listener.address);
-        listeners
-            .chain(self.snats.iter().map(|snat| snat.address))
-            .chain(self.targets.values().map(|target| target.server))
-            .chain(keys.map(|key| key.destination))
+        for listener in self.services.keys() {
+            filter.add_listener(listener);
+        }
+        for snat in &self.snats {
+            filter.add_snat(snat);
+        }
+        for target in self.targets.values() {
+            filter.add_address(target.server);
+        }
+        for key in flows.keys().chain(pending.keys()) {
+            filter.add_listener(&Listener::new(key.destination, key.destination_port));
+        }
     }
 
     /// The same state in tables of ordinary memory.
     #[must_use]
     pub fn tables(&self) -> FakeTables<A> {
         let mut addresses = Filter::EMPTY;
-        self.addresses().for_each(|address| addresses.add(address));
+        self.note_ours(&mut addresses);
         let addresses = Some(addresses);
         let Self {
             services,

@@ -101,13 +101,37 @@ impl<A: Family> FamilyTables<A> {
         })
     }
 
-    /// Stores the configured source addresses. Gives them.
-    pub(super) fn store_sources(&mut self) -> Result<Vec<A>, TableError> {
+    /// Stores the source addresses.
+    pub(super) fn store_sources(&mut self) -> Result<(), TableError> {
         for (index, snat) in (0..).zip(&self.known_snats) {
             let stored = self.snats.set(index, *snat, 0);
             stored.map_err(map("set a source address"))?;
         }
-        Ok(self.known_snats.iter().map(|snat| snat.address).collect())
+        Ok(())
+    }
+
+    /// The source addresses that stand in SNATS, or are to.
+    pub(super) fn sources(&self) -> &[Snat<A>] {
+        &self.known_snats
+    }
+
+    /// Where `server` answers to once `entry` is a target of this family; none
+    /// where it is a source address of the configuration, or not our business.
+    pub(super) fn answered_at(
+        &self,
+        server: A,
+        entry: &TargetEntry,
+    ) -> Result<Option<Snat<A>>, TableError> {
+        Ok(match entry.mode {
+            Mode::Nat if self.configured > 0 => None,
+            Mode::Nat => Some(snat(of_family(entry.way.snat)?, &self.ports)),
+            // Its answers are looked at where they leave, whatever the port.
+            Mode::Local => Some(Snat {
+                address: server,
+                ..Snat::default()
+            }),
+            Mode::Dsr | Mode::Ipip => None,
+        })
     }
 
     /// What the tables hold, but for the slots.
@@ -186,20 +210,16 @@ impl<A: Family> FamilyTables<A> {
         id: TargetId,
         address: A,
         entry: &TargetEntry,
-    ) -> Result<Option<A>, TableError> {
-        let family = |address| A::from_ip(address).ok_or(TableError::Family(address));
-        let (own, vip) = (family(entry.way.snat)?, family(entry.listen.ip())?);
-        let (first_snat, snats, new) = match entry.mode {
-            Mode::Nat if self.configured > 0 => (0, self.configured, None),
-            Mode::Nat => self.snat_index(own)?,
-            // Its answers are looked at where they leave.
-            Mode::Local => (0, 0, Some(address)),
-            Mode::Dsr | Mode::Ipip => (0, 0, None),
+    ) -> Result<(), TableError> {
+        let (own, vip) = (of_family(entry.way.snat)?, of_family(entry.listen.ip())?);
+        let (first_snat, snats) = match entry.mode {
+            Mode::Nat if self.configured > 0 => (0, self.configured),
+            Mode::Nat => (self.snat_index(own)?, 1),
+            Mode::Local | Mode::Dsr | Mode::Ipip => (0, 0),
         };
         let target = convert::target(entry, address, vip, own, first_snat, snats);
         let stored = self.targets.set(id.0, target, 0);
-        stored.map_err(map(&format!("set target {}", id.0)))?;
-        Ok(new)
+        stored.map_err(map(&format!("set target {}", id.0)))
     }
 
     pub(super) fn clear_target(&mut self, id: TargetId) -> Result<(), TableError> {
@@ -207,12 +227,11 @@ impl<A: Family> FamilyTables<A> {
         cleared.map_err(map(&format!("clear target {}", id.0)))
     }
 
-    /// Where in SNATS an address stands, how many there are from there on, and
-    /// the address itself if it did not stand there before.
-    fn snat_index(&mut self, address: A) -> Result<(u16, u16, Option<A>), TableError> {
+    /// Where in SNATS an address stands.
+    fn snat_index(&mut self, address: A) -> Result<u16, TableError> {
         let known = self.known_snats.iter();
         if let Some(index) = known.clone().position(|snat| snat.address == address) {
-            return Ok((index as u16, 1, None));
+            return Ok(index as u16);
         }
         let index = self.known_snats.len() as u32;
         if index >= SNATS_CAPACITY {
@@ -222,7 +241,7 @@ impl<A: Family> FamilyTables<A> {
         let stored = self.snats.set(index, snat, 0);
         stored.map_err(map("set a source address"))?;
         self.known_snats.push(snat);
-        Ok((index as u16, 1, Some(address)))
+        Ok(index as u16)
     }
 
     pub(super) fn set_rule(
@@ -256,6 +275,10 @@ impl<A: Family> FamilyTables<A> {
 fn key<A: Address>(service: ServiceId, address: A, prefix: IpNet) -> Key<Prefix<A>> {
     let bits = Prefix::<A>::bits(prefix.prefix_len().into());
     Key::new(bits, Prefix::new(service, address))
+}
+
+fn of_family<A: Family>(address: IpAddr) -> Result<A, TableError> {
+    A::from_ip(address).ok_or(TableError::Family(address))
 }
 
 fn snat<A>(address: A, ports: &RangeInclusive<u16>) -> Snat<A> {

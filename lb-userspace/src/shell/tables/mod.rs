@@ -7,10 +7,11 @@ mod family;
 use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues};
-use lb_common::addr::{Address, Ipv4, Ipv6};
+use lb_common::addr::{Ipv4, Ipv6, Port};
 use lb_common::counters::{TargetCounters, Traffic, target_traffic};
 use lb_common::filter::Filter;
 use lb_common::flow::Direction;
+use lb_common::service::Listener;
 use lb_common::target::{Generation, Load, TargetId};
 use thiserror::Error;
 
@@ -129,12 +130,14 @@ impl Tables {
     /// # Errors
     /// What the kernel says.
     pub fn refresh(&mut self, installed: &Installed) -> Result<(), TableError> {
-        for address in self.v4.store_sources()? {
-            self.note_ours(address)?;
+        for snat in self.v4.sources().to_vec() {
+            self.note_ours(|filter| filter.add_snat(&snat))?;
         }
-        for address in self.v6.store_sources()? {
-            self.note_ours(address)?;
+        for snat in self.v6.sources().to_vec() {
+            self.note_ours(|filter| filter.add_snat(&snat))?;
         }
+        self.v4.store_sources()?;
+        self.v6.store_sources()?;
         for (&id, target) in &installed.targets {
             self.set_target(id, target)?;
         }
@@ -150,10 +153,15 @@ impl Tables {
             Op::SetTarget { id, target } => self.set_target(*id, target),
             Op::SetSlots { first, targets } => self.set_slots(*first, targets),
             Op::SetService { listen, service } => {
-                match listen.ip() {
-                    IpAddr::V4(address) => self.note_ours(Ipv4::from(address))?,
-                    IpAddr::V6(address) => self.note_ours(Ipv6::from(address))?,
-                }
+                let port = Port::new(listen.port());
+                self.note_ours(|filter| match listen.ip() {
+                    IpAddr::V4(address) => {
+                        filter.add_listener(&Listener::new(Ipv4::from(address), port));
+                    }
+                    IpAddr::V6(address) => {
+                        filter.add_listener(&Listener::new(Ipv6::from(address), port));
+                    }
+                })?;
                 by_family!(self, listen.ip(), |tables, address| {
                     tables.set_service(*listen, address, service)
                 })
@@ -187,25 +195,29 @@ impl Tables {
         }
         match entry.server.ip() {
             IpAddr::V4(address) => {
-                if let Some(snat) = self.v4.set_target(id, address.into(), entry)? {
-                    self.note_ours(snat)?;
+                if let Some(snat) = self.v4.answered_at(address.into(), entry)? {
+                    self.note_ours(|filter| filter.add_snat(&snat))?;
                 }
             }
             IpAddr::V6(address) => {
-                if let Some(snat) = self.v6.set_target(id, address.into(), entry)? {
-                    self.note_ours(snat)?;
+                if let Some(snat) = self.v6.answered_at(address.into(), entry)? {
+                    self.note_ours(|filter| filter.add_snat(&snat))?;
                 }
             }
         }
-        Ok(())
+        by_family!(self, entry.server.ip(), |tables, address| {
+            tables.set_target(id, address, entry)
+        })
     }
 
-    /// Lets packets for `address` through to the look-ups.
-    fn note_ours<A: Address>(&mut self, address: A) -> Result<(), TableError> {
-        if self.filter.contains(address) {
+    /// Lets packets through to the look-ups, to where `add` says. Before
+    /// anything can arrive there.
+    fn note_ours(&mut self, add: impl FnOnce(&mut Filter)) -> Result<(), TableError> {
+        let before = self.filter;
+        add(&mut self.filter);
+        if self.filter == before {
             return Ok(());
         }
-        self.filter.add(address);
         self.addresses
             .set(0, self.filter, 0)
             .map_err(map("set the filter"))
@@ -256,7 +268,7 @@ fn map(action: &str) -> impl FnOnce(MapError) -> TableError {
 
 /// The address and port that an IPv4 address mapped into IPv6 stands for.
 #[must_use]
-pub fn unmapped(address: Ipv6, port: lb_common::addr::Port) -> SocketAddr {
+pub fn unmapped(address: Ipv6, port: Port) -> SocketAddr {
     let address = std::net::Ipv6Addr::from(address).to_canonical();
     (address, port.number()).into()
 }
