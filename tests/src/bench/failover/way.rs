@@ -90,7 +90,7 @@ pub fn lb_toml(lab: &Lab, way: Way) -> String {
         r#"interface = "{NIC}"
 hook = "tc"
 [pool.{POOL}]
-check = {{ type = "http", port = {HEALTH_PORT}, interval = "100ms", timeout = "100ms", rise = 1, fall = 2 }}
+check = {{ type = "http", port = {HEALTH_PORT}, interval = "100ms", timeout = "90ms", rise = 1, fall = 2 }}
 role = {{ leader = "/primary", replica = "/replica"{watch} }}
 server = [
 {servers}]
@@ -117,7 +117,7 @@ route = "replicas-first"
 pub fn haproxy_cfg(lab: &Lab, way: Way, log: SocketAddrV4) -> String {
     let (timeout, retries, checks) = match way {
         Way::Usual => ("5s", 2, "inter 3s fall 3 rise 2"),
-        Way::Push | Way::Poll | Way::Tuned => ("100ms", 0, "inter 100ms fall 2 rise 1"),
+        Way::Push | Way::Poll | Way::Tuned => ("90ms", 0, "inter 100ms fall 2 rise 1"),
     };
     let mut text = format!(
         "global
