@@ -1,8 +1,8 @@
 //! Random histories, and what must hold at every step of each.
 //!
 //! The world has three servers that may say anything in any order, asked or
-//! not, ways that come and go, sweeps, clients, and an agent that may be killed in the middle
-//! of a plan and started again. The kernel is a model: tables, generations,
+//! not, ways that come and go, sweeps, clients, and an agent that is told of another
+//! configuration, or killed in the middle of a plan and started again. The kernel is a model: tables, generations,
 //! flows. After every single operation of every plan:
 //!
 //! - all write slots together name one server at most;
@@ -42,6 +42,8 @@ enum Step {
     Connect,
     Disconnect,
     Sweep,
+    /// The file has changed, and the agent is told.
+    Reload,
     /// The agent dies after this many operations of its next plan.
     Crash(usize),
 }
@@ -70,6 +72,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Connect),
         1 => Just(Step::Disconnect),
         2 => Just(Step::Sweep),
+        1 => Just(Step::Reload),
         1 => (0..5_usize).prop_map(Step::Crash),
     ]
 }
@@ -254,7 +257,7 @@ impl Record {
 
 struct World {
     config: Config,
-    /// What the next agent finds in the file.
+    /// What the file says when it is read again.
     edited: Option<Config>,
     agent: Agent,
     kernel: Kernel,
@@ -308,9 +311,7 @@ impl World {
                 adopted: self.kernel.writers(&self.config),
                 ..Record::default()
             };
-            if let Some(edited) = &mut self.edited {
-                std::mem::swap(&mut self.config, edited);
-            }
+            self.read_file();
             // A half that was filled and never flipped to is nobody's.
             let tables = &mut self.kernel.tables;
             let in_use: BTreeSet<u32> =
@@ -321,6 +322,12 @@ impl World {
         }
         prop_assert_eq!(self.agent.installed(), &self.kernel.tables);
         self.check()
+    }
+
+    fn read_file(&mut self) {
+        if let Some(edited) = &mut self.edited {
+            std::mem::swap(&mut self.config, edited);
+        }
     }
 
     fn check(&self) -> TestCaseResult {
@@ -403,6 +410,12 @@ impl World {
                 let open = self.kernel.sweep();
                 self.sees(Event::Swept { open })
             }
+            Step::Reload => {
+                self.read_file();
+                self.sees(Event::Configured {
+                    config: Box::new(self.config.clone()),
+                })
+            }
             Step::Crash(after) => {
                 self.crash_after = Some(after);
                 Ok(())
@@ -440,8 +453,8 @@ proptest! {
         }
     }
 
-    /// Every agent finds other settings of the read service than the one
-    /// before it.
+    /// Every look at the file finds other settings of the read service than
+    /// the one before it.
     #[test]
     fn a_read_service_whose_settings_change_in_any_history(steps in histories(60)) {
         let write = service("a", 8080, Route::Leader);
