@@ -11,8 +11,8 @@ use crate::emit;
 use crate::flow::Tick;
 use crate::layout::Plain;
 use crate::nat::{self, PartialChecksum, Remainder, Rewrite};
-use crate::steer::{Case, carry_on, steer, steer_reply};
-use crate::tables::Tables;
+use crate::steer::{Case, carried, carry_on, steer, steer_reply};
+use crate::tables::{FlowEntry as _, Tables};
 use crate::target::{Hop, Mode};
 use crate::tunnel;
 use crate::verdict::{Fate, Reason, Verdict};
@@ -58,21 +58,20 @@ pub trait Packet {
         partial: PartialChecksum,
     ) -> Option<()> {
         let (eth, headers) = self.headers::<A>()?;
-        let remainder = Self::rewrite_headers(eth, headers, rewrite, partial);
+        let deltas = (rewrite.address_delta, rewrite.port_delta);
+        let remainder = Self::update_checksum(headers, deltas, partial);
+        readdress(eth, headers, rewrite);
         self.complete(rewrite, remainder)
     }
-    /// The part of [`Self::rewrite`] that these headers are enough for.
+    /// What these headers are enough for of the transport checksum of a segment
+    /// that is rewritten next, see [`nat::update_checksum`].
     #[inline(always)]
-    fn rewrite_headers<A: Address>(
-        eth: &mut EthernetHeader,
-        headers: &mut Headers<A::Header>,
-        rewrite: &Rewrite<A>,
+    fn update_checksum<N: NetworkHeader>(
+        headers: &mut Headers<N>,
+        deltas: (u16, u16),
         partial: PartialChecksum,
     ) -> Remainder {
-        if rewrite.local == 0 {
-            eth.leave_by(rewrite.hop);
-        }
-        nat::apply(headers, rewrite, partial)
+        nat::update_checksum(headers, deltas, partial)
     }
     /// The rest of it.
     #[inline(always)]
@@ -151,7 +150,7 @@ pub fn quickly<A: Address, P: Packet, T: Tables<A>>(
     };
     let destination = || headers.network.destination();
     match headers.check(available) {
-        Ok(()) if tables.may_come_to_us(destination(), headers.tcp.destination) => {}
+        Ok(()) if tables.may_come_to_us(headers) => {}
         Ok(()) => return stays(Reason::NotOurs),
         Err(Reason::NotTcp)
             if headers.network.protocol() == A::Header::ICMP
@@ -161,8 +160,14 @@ pub fn quickly<A: Address, P: Packet, T: Tables<A>>(
         }
         Err(reason) => return stays(reason),
     }
-    let (verdict, rewrite) = carry_on(tables, headers, clock)?;
-    let remainder = P::rewrite_headers(eth, headers, &rewrite, partial);
+    let (entry, target) = carry_on(tables, headers, clock)?;
+    let flow = entry.get();
+    let verdict = Verdict::of_flow(carried(flow.direction()), &flow, &target);
+    let deltas = (flow.address_delta, flow.port_delta);
+    let remainder = P::update_checksum(headers, deltas, partial);
+    // Read again, where it is needed: there are not registers enough to keep it.
+    let rewrite = Rewrite::along(|| headers.key(), &entry.get(), &target);
+    readdress(eth, headers, &rewrite);
     Some(match packet.complete(&rewrite, remainder) {
         Some(()) => Departure {
             verdict,
@@ -170,6 +175,19 @@ pub fn quickly<A: Address, P: Packet, T: Tables<A>>(
         },
         None => Departure::stays(Verdict::of_nobody(Reason::Unfinished)),
     })
+}
+
+/// Addresses a packet to where it goes on.
+#[inline(always)]
+fn readdress<A: Address>(
+    eth: &mut EthernetHeader,
+    headers: &mut Headers<A::Header>,
+    rewrite: &Rewrite<A>,
+) {
+    if rewrite.local == 0 {
+        eth.leave_by(rewrite.hop);
+    }
+    nat::readdress(headers, rewrite);
 }
 
 /// Reads the packet into its case, and decides it by the full policy.

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::account;
-use crate::addr::{Address, Ipv4, Port};
+use crate::addr::{Address, Ipv4};
 use crate::datapath::{Departure, Packet, carry_out, decide, quickly, recognise};
 use crate::filter::Filter;
 use crate::flow::{Flow, FlowKey, Pending, Progress, Tick};
@@ -273,7 +273,8 @@ impl<A: Address> Tables<A> for FakeTables<A> {
         self.addresses.is_none_or(|filter| filter.contains(address))
     }
 
-    fn may_come_to_us(&self, address: A, port: Port) -> bool {
+    fn may_come_to_us(&self, headers: &Headers<A::Header>) -> bool {
+        let (address, port) = (headers.network.destination(), headers.tcp.destination);
         self.addresses
             .is_none_or(|filter| filter.contains_port(address, port))
     }

@@ -248,6 +248,17 @@ impl<A: Address> Flow<A> {
     #[inline(always)]
     #[must_use]
     pub fn rewrite(&self, key: &FlowKey<A>, target: &Target<A>) -> FlowKey<A> {
+        self.rewrite_lazily(|| *key, target)
+    }
+
+    /// As [`Self::rewrite`], where the key is to be put together.
+    #[inline(always)]
+    #[must_use]
+    pub fn rewrite_lazily(
+        &self,
+        key: impl FnOnce() -> FlowKey<A>,
+        target: &Target<A>,
+    ) -> FlowKey<A> {
         match self.direction() {
             Direction::Forward if target.mode().replies() => FlowKey {
                 source: self.peer,
@@ -255,7 +266,7 @@ impl<A: Address> Flow<A> {
                 source_port: self.peer_port,
                 destination_port: target.port,
             },
-            Direction::Forward => *key,
+            Direction::Forward => key(),
             Direction::Reply => FlowKey {
                 source: target.vip,
                 destination: self.peer,

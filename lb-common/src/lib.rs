@@ -10,6 +10,7 @@
 //! the `Tables` trait, so that the same policy runs in the kernel and in
 //! ordinary tests.
 
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![cfg_attr(not(any(test, feature = "fake")), no_std)]
 
 pub mod account;

@@ -52,9 +52,9 @@ impl<A: Address> Rewrite<A> {
     /// The way along `flow`, under `key`, which is a connection to `target`.
     #[inline(always)]
     #[must_use]
-    pub fn along(key: &FlowKey<A>, flow: &Flow<A>, target: &Target<A>) -> Self {
+    pub fn along(key: impl FnOnce() -> FlowKey<A>, flow: &Flow<A>, target: &Target<A>) -> Self {
         Self {
-            to: flow.rewrite(key, target),
+            to: flow.rewrite_lazily(key, target),
             address_delta: flow.address_delta,
             port_delta: flow.port_delta,
             hop: match flow.direction() {
@@ -88,21 +88,10 @@ pub enum Remainder {
     Sum,
 }
 
-/// Rewrites `headers` for their way on: addresses, ports, hops, checksums.
+/// Rewrites addresses, ports and hops of `headers` for their way on; the
+/// transport checksum is left as it is.
 ///
 /// Where a hop is taken, the caller has made sure that more than one hop is left.
-#[inline(always)]
-pub fn apply<A: Address>(
-    headers: &mut Headers<A::Header>,
-    rewrite: &Rewrite<A>,
-    partial: PartialChecksum,
-) -> Remainder {
-    let remainder = transport_checksum(headers, rewrite, partial);
-    readdress(headers, rewrite);
-    remainder
-}
-
-/// As [`apply`], the transport checksum left as it is.
 #[inline(always)]
 pub fn readdress<A: Address>(headers: &mut Headers<A::Header>, rewrite: &Rewrite<A>) {
     let Headers { network, tcp } = headers;
@@ -116,20 +105,21 @@ pub fn readdress<A: Address>(headers: &mut Headers<A::Header>, rewrite: &Rewrite
     tcp.destination = to.destination_port;
 }
 
+/// Updates the transport checksum of a segment whose addresses and ports are
+/// about to change, by these [`deltas`].
 #[inline(always)]
-fn transport_checksum<A: Address>(
-    headers: &mut Headers<A::Header>,
-    rewrite: &Rewrite<A>,
+pub fn update_checksum<N: NetworkHeader>(
+    headers: &mut Headers<N>,
+    (addresses, ports): (u16, u16),
     partial: PartialChecksum,
 ) -> Remainder {
     if !headers.checksum_partial() {
-        let delta = checksum::plus(rewrite.address_delta, rewrite.port_delta);
+        let delta = checksum::plus(addresses, ports);
         headers.tcp.checksum = checksum::update(headers.tcp.checksum, delta);
         return Remainder::None;
     }
-    let length = headers.tcp_length();
-    let to = &rewrite.to;
-    headers.tcp.checksum = pseudo_sum(to.source, to.destination, length).fold();
+    // The sum over the pseudo header, which has no ports.
+    headers.tcp.checksum = checksum::plus(headers.tcp.checksum, addresses);
     match partial {
         PartialChecksum::Keep => Remainder::None,
         PartialChecksum::Finish => Remainder::Sum,

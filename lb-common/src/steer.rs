@@ -45,14 +45,15 @@ pub struct Case<A> {
     pub reply_key: FlowKey<A>,
 }
 
-/// The verdict on a segment in the middle of a connection, and its way: nearly
-/// all segments, and therefore apart from the rest. None: it takes [`steer`].
+/// The flow and the target of a segment in the middle of a connection, which is
+/// to go on: nearly all segments, and therefore apart from the rest. None: it
+/// takes [`steer`].
 #[inline(always)]
 pub fn carry_on<A: Address, T: Tables<A>>(
     tables: &T,
     headers: &Headers<A::Header>,
     now: impl FnOnce() -> Tick,
-) -> Option<(Verdict, Rewrite<A>)> {
+) -> Option<(T::FlowEntry, T::TargetEntry)> {
     if !headers.tcp.flags.carry_on() || headers.network.hops() <= 1 {
         return None;
     }
@@ -66,16 +67,16 @@ pub fn carry_on<A: Address, T: Tables<A>>(
         return None;
     }
     entry.touch(now());
-    // Read where it is needed: what is kept over calls costs more to keep.
-    let flow = entry.get();
-    let reason = match flow.direction() {
+    Some((entry, target))
+}
+
+/// The reason for which a segment goes along a flow in this direction.
+#[inline(always)]
+pub(crate) const fn carried(direction: Direction) -> Reason {
+    match direction {
         Direction::Forward => Reason::Forward,
         Direction::Reply => Reason::Reply,
-    };
-    Some((
-        Verdict::of_flow(reason, &flow, &target),
-        Rewrite::along(&headers.key(), &flow, &target),
-    ))
+    }
 }
 
 /// Decides on the segment of `case`, which arrives at `now`: sets its verdict.
@@ -201,10 +202,7 @@ fn established<A: Address, T: Tables<A>>(
         });
         Reason::Closing
     } else {
-        match flow.direction() {
-            Direction::Forward => Reason::Forward,
-            Direction::Reply => Reason::Reply,
-        }
+        carried(flow.direction())
     };
     Some(forward(case, &flow, &target, reason))
 }
@@ -284,6 +282,6 @@ pub fn send<A: Address>(
             return Verdict::of_flow(Reason::TooBig, flow, target);
         }
     }
-    *rewrite = Rewrite::along(&segment.key, flow, target);
+    *rewrite = Rewrite::along(|| segment.key, flow, target);
     Verdict::of_flow(reason, flow, target)
 }

@@ -6,7 +6,7 @@
 
 use core::ops::Deref;
 
-use crate::addr::{Address, Port};
+use crate::addr::Address;
 use crate::flow::{Flow, FlowKey, Pending, Progress, Tick};
 use crate::layout::PackedKey;
 use crate::limit::SourceState;
@@ -107,8 +107,8 @@ pub trait Tables<A: Address>: Shared {
     /// Whether something at `address` may be ours. Strangers' addresses are
     /// mistaken for ours now and then, ours never for strangers'.
     fn may_be_ours(&self, address: A) -> bool;
-    /// The same of one port at `address`.
-    fn may_come_to_us(&self, address: A, port: Port) -> bool;
+    /// The same of the address and port that a segment is sent to.
+    fn may_come_to_us(&self, headers: &Headers<A::Header>) -> bool;
 
     /// FLOWS.
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::FlowEntry>;

@@ -9,7 +9,7 @@ use core::ops::Deref;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_EXIST, BPF_NOEXIST};
 use aya_ebpf::maps::lpm_trie::Key;
-use lb_common::addr::{Address, Ipv4, Ipv6, Port};
+use lb_common::addr::{Address, Ipv4, Ipv6};
 use lb_common::filter::{Filter, Place};
 use lb_common::flow::{Flow, FlowKey, Pending, Progress, Tick};
 use lb_common::layout::PackedKey;
@@ -19,6 +19,7 @@ use lb_common::steer::Case;
 use lb_common::tables::{Affinity, FlowEntry, Inserted, Shared, SourceEntry, Tables};
 use lb_common::target::{Generation, Load, Snat, Target, TargetId};
 use lb_common::wire::frame::Headers;
+use lb_common::wire::network::NetworkHeader as _;
 
 use crate::kernel::{self, fetch_add, fetch_or};
 use crate::maps::{ADDRESSES, Family, GENERATIONS, IPV4, IPV6, LOAD, SERVICE_LOAD, SLOTS, TURNS};
@@ -281,11 +282,12 @@ impl<A: Maintained> Tables<A> for Maps {
     }
 
     #[inline(always)]
-    fn may_come_to_us(&self, address: A, port: Port) -> bool {
-        let [one, block] = Filter::places(address, port);
-        ADDRESSES
-            .get_ptr(0)
-            .is_some_and(|filter| has(filter, one) || has(filter, block))
+    fn may_come_to_us(&self, headers: &Headers<A::Header>) -> bool {
+        ADDRESSES.get_ptr(0).is_some_and(|filter| {
+            let [one, block] =
+                Filter::places(headers.network.destination(), headers.tcp.destination);
+            has(filter, one) || has(filter, block)
+        })
     }
 
     #[inline(always)]

@@ -3,9 +3,10 @@
 use network_types::ip::{IpProto, Ipv6Hdr};
 
 use crate::addr::Ipv6;
+use crate::layout::{load_words, store_words};
 use crate::verdict::Reason;
 use crate::wire::eth::EthernetHeader;
-use crate::wire::ipv4::{join, split};
+use crate::wire::ipv4::split;
 use crate::wire::network::{FRESH_HOPS, NetworkHeader, TCP};
 
 /// The header as it lies in a packet, 16-bit fields in network order.
@@ -81,12 +82,12 @@ impl NetworkHeader for Ipv6Header {
 
     #[inline(always)]
     fn source(&self) -> Ipv6 {
-        load(self.source)
+        Ipv6(load_words(&self.source))
     }
 
     #[inline(always)]
     fn destination(&self) -> Ipv6 {
-        load(self.destination)
+        Ipv6(load_words(&self.destination))
     }
 
     #[inline(always)]
@@ -101,8 +102,8 @@ impl NetworkHeader for Ipv6Header {
 
     #[inline(always)]
     fn readdress(&mut self, source: Ipv6, destination: Ipv6, _delta: u16) {
-        self.source = store(source);
-        self.destination = store(destination);
+        store_words(&mut self.source, source.0);
+        store_words(&mut self.destination, destination.0);
     }
 
     #[inline(always)]
@@ -123,11 +124,6 @@ impl NetworkHeader for Ipv6Header {
             ..Self::default()
         }
     }
-}
-
-#[inline(always)]
-const fn load([a, b, c, d]: [[u16; 2]; 4]) -> Ipv6 {
-    Ipv6([join(a), join(b), join(c), join(d)])
 }
 
 #[inline(always)]

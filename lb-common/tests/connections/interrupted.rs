@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 
-use lb_common::addr::{Ipv4, Port};
+use lb_common::addr::Ipv4;
 use lb_common::fake::FakeTables;
 use lb_common::flow::{Flow, FlowKey, Pending};
 use lb_common::service::{Listener, Rule, ServiceId, SourceKey};
 use lb_common::tables::{Affinity, Inserted, Shared, Tables};
 use lb_common::target::{Generation, Load, Snat, TargetId};
+use lb_common::wire::frame::Headers;
+use lb_common::wire::ipv4::Ipv4Header;
 
 /// Tables that let something happen before one of their user's steps.
 pub struct Interrupted<'a> {
@@ -91,8 +93,8 @@ impl Tables<Ipv4> for Interrupted<'_> {
     fn may_be_ours(&self, address: Ipv4) -> bool {
         self.step().may_be_ours(address)
     }
-    fn may_come_to_us(&self, address: Ipv4, port: Port) -> bool {
-        self.step().may_come_to_us(address, port)
+    fn may_come_to_us(&self, headers: &Headers<Ipv4Header>) -> bool {
+        self.step().may_come_to_us(headers)
     }
     fn flow(&self, key: &FlowKey<Ipv4>) -> Option<Self::FlowEntry> {
         self.step().flow(key)

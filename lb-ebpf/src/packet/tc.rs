@@ -17,7 +17,7 @@ use lb_common::addr::Address;
 use lb_common::datapath::{Departure, Packet};
 use lb_common::emit::{self, ChecksumForm};
 use lb_common::layout::{Plain, bytes_of};
-use lb_common::nat::{self, PartialChecksum, Remainder, Rewrite};
+use lb_common::nat::{PartialChecksum, Remainder, Rewrite};
 use lb_common::wire::checksum::{self, Sum};
 use lb_common::wire::eth::EthernetHeader;
 use lb_common::wire::frame::Headers;
@@ -207,16 +207,11 @@ impl Packet for TcPacket<'_> {
     }
 
     #[inline(always)]
-    fn rewrite_headers<A: Address>(
-        eth: &mut EthernetHeader,
-        headers: &mut Headers<A::Header>,
-        rewrite: &Rewrite<A>,
+    fn update_checksum<N: NetworkHeader>(
+        _: &mut Headers<N>,
+        _: (u16, u16),
         _: PartialChecksum,
     ) -> Remainder {
-        if rewrite.local == 0 {
-            eth.leave_by(rewrite.hop);
-        }
-        nat::readdress(headers, rewrite);
         Remainder::Sum
     }
 
