@@ -87,7 +87,7 @@ fn a_missing_file_is_named() {
     let directory = tempfile::tempdir().unwrap();
     for verb in ["check", "run"] {
         let output = lb(directory.path(), &[verb, "-f", "lb.toml"]);
-        let expected = "lb.toml: no such file; name the configuration with --config\n";
+        let expected = "lb.toml: no such file; write it, or name another one with --config\n";
         assert_eq!(text(&output.stderr), expected);
         assert_eq!(output.status.code(), Some(1));
     }

@@ -166,7 +166,7 @@ fn a_file_that_cannot_be_read_as_text_is_refused_by_its_name() {
     let missing = directory.path().join("missing.toml");
     assert_eq!(
         refusal(&missing),
-        format!("{here}/missing.toml: no such file; name the configuration with --config")
+        format!("{here}/missing.toml: no such file; write it, or name another one with --config")
     );
     assert_eq!(
         refusal(directory.path()),

@@ -64,6 +64,7 @@ pub(super) struct Add {
     /// The new server's name
     name: String,
     /// Where its connections go, as ADDRESS:PORT
+    #[arg(value_parser = address)]
     address: SocketAddr,
     /// Its share of new connections
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=256))]
@@ -103,6 +104,11 @@ fn name(text: &str) -> Result<Name, String> {
     let named = named.filter(|(pool, server)| well_formed(pool) && well_formed(server));
     let (pool, server) = named.ok_or("write it as POOL/SERVER: kv/n1")?;
     Ok((PoolName::from(pool), ServerName::from(server)))
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let parsed = text.parse();
+    parsed.map_err(|_not_one| "write an address and a port: 10.0.0.14:8081, [fd00::14]:8081".into())
 }
 
 fn deadline(text: &str) -> Result<Duration, String> {

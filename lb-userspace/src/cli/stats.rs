@@ -104,7 +104,7 @@ fn print_room(table: &TableStats, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)?;
     writeln!(
         out,
-        "{} of {} established and room for {} half-open connections",
+        "{} of {} connections, resting ones included, and room for {} half-open ones",
         flows / 2,
         flows_max / 2,
         pending_max / 2,

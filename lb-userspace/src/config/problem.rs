@@ -66,7 +66,9 @@ impl fmt::Display for Lines<'_> {
 
 fn unreadable(source: &io::Error) -> String {
     match source.kind() {
-        io::ErrorKind::NotFound => "no such file; name the configuration with --config".to_owned(),
+        io::ErrorKind::NotFound => {
+            "no such file; write it, or name another one with --config".to_owned()
+        }
         io::ErrorKind::IsADirectory => "a directory, not a file; name the file in it".to_owned(),
         io::ErrorKind::PermissionDenied => {
             "permission denied; make the file readable for this user".to_owned()
