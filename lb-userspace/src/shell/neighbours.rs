@@ -3,43 +3,47 @@
 //!
 //! The kernel resolves and refreshes neighbours; we only ask it to (NTF_USE),
 //! so that its own ARP timers, static entries and proxies count here too.
+//!
+//! What servers share is asked for once a look: the links, and the table of
+//! neighbours. A route is asked for when something was changed, and every
+//! [`ROUTE_TURNS`] looks: only how large its packets may be changes without word.
 
 mod changes;
+mod link;
+mod route;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
-use lb_common::addr::Mac;
 use lb_common::target::Hop;
-use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo};
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourState,
-};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMetric, RouteType};
-use rtnetlink::{Handle, RouteMessageBuilder, new_connection};
+use rtnetlink::{Handle, new_connection};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::warn;
 
 use crate::config::Config;
 use crate::engine::{Event, NextHop};
 use crate::shell::load::Interface;
-use changes::Changes;
+use changes::{Change, Changes};
+use link::LinkFacts;
+pub use link::{mac_of, virtual_links};
+use route::Route;
+use table::{Neighbour, Place, table, use_neighbour};
 
 /// How often the ways are looked at without a notification.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// In how many looks every route is asked for once, where nothing was changed.
+const ROUTE_TURNS: usize = 10;
 
 /// The same, while the way to a server is not known.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a look may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What a way carries where the kernel says nothing: Ethernet's.
-const MTU: u32 = 1500;
 
 /// What is followed; it may change.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +76,11 @@ pub struct Neighbours {
     /// What servers see, as configured.
     snats: Vec<IpAddr>,
     known: BTreeMap<IpAddr, Option<NextHop>>,
+    links: BTreeMap<u32, LinkFacts>,
+    neighbours: BTreeMap<Place, Neighbour>,
+    routes: BTreeMap<IpAddr, Route>,
+    /// Looks so far.
+    looks: usize,
     /// Of which of them the engine was told since what is followed changed.
     told: BTreeSet<IpAddr>,
     complained: BTreeMap<IpAddr, String>,
@@ -83,7 +92,7 @@ fn connect() -> io::Result<Handle> {
     Ok(handle)
 }
 
-/// What a look at the route to a server gave.
+/// What a look at the way to a server gave.
 enum Way {
     Known(NextHop),
     Resolving,
@@ -111,6 +120,10 @@ impl Neighbours {
             followed: followed.borrow_and_update().clone(),
             snats,
             known: BTreeMap::new(),
+            links: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            looks: 0,
             told: BTreeSet::new(),
             complained: BTreeMap::new(),
         };
@@ -118,22 +131,58 @@ impl Neighbours {
             this.check_snats().await;
             while !events.is_closed() {
                 let wait = this.refresh(&events).await;
-                // Whichever it is, it means to look.
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = changes.next() => {}
-                    Ok(()) = followed.changed() => {
-                        this.follow(followed.borrow_and_update().clone());
-                    }
-                }
+                this.wait(Instant::now() + wait, &mut changes, &mut followed)
+                    .await;
             }
         });
         Ok(())
     }
 
+    /// Waits until it is time to look: at `due`, or where something changed.
+    async fn wait(
+        &mut self,
+        due: Instant,
+        changes: &mut Changes,
+        followed: &mut watch::Receiver<Followed>,
+    ) {
+        loop {
+            tokio::select! {
+                () = sleep_until(due) => {
+                    if changes.are_lost() {
+                        self.routes.clear();
+                    }
+                    return;
+                }
+                changes = changes.next() => {
+                    if changes.contains(&Change::Way) {
+                        self.routes.clear();
+                    }
+                    if changes.iter().any(|change| self.is_news(change)) {
+                        return;
+                    }
+                }
+                Ok(()) = followed.changed() => {
+                    return self.follow(followed.borrow_and_update().clone());
+                }
+            }
+        }
+    }
+
+    /// A thousand neighbours are confirmed anew all the time, and stay where they were.
+    fn is_news(&self, change: &Change) -> bool {
+        match change {
+            Change::Way => true,
+            Change::Neighbour(place, neighbour) => {
+                let known = self.neighbours.get(place);
+                known.and_then(|known| known.mac) != neighbour.mac
+            }
+        }
+    }
+
     fn follow(&mut self, followed: Followed) {
         let Followed { servers, .. } = &followed;
         self.known.retain(|server, _| servers.contains(server));
+        self.routes.retain(|server, _| servers.contains(server));
         self.complained.retain(|server, _| servers.contains(server));
         self.told.clear();
         self.followed = followed;
@@ -143,9 +192,21 @@ impl Neighbours {
     /// the next look.
     async fn refresh(&mut self, events: &mpsc::Sender<Event>) -> Duration {
         let mut wait = REFRESH_INTERVAL;
-        for server in self.followed.servers.clone() {
+        if let Err(why) = in_time(self.survey()).await {
+            for server in self.followed.servers.clone() {
+                self.complain(server, why.clone());
+            }
+            self.reconnect();
+            return wait;
+        }
+        self.looks += 1;
+        let mut used = BTreeSet::new();
+        for (index, server) in self.followed.servers.clone().into_iter().enumerate() {
+            if (self.looks + index).is_multiple_of(ROUTE_TURNS) {
+                self.routes.remove(&server);
+            }
             let before = self.known.get(&server).copied();
-            let route = match self.look_in_time(server).await {
+            let route = match in_time(self.look(server, &mut used)).await {
                 Ok(Way::Known(hop)) => {
                     self.complained.remove(&server);
                     Some(hop)
@@ -180,12 +241,16 @@ impl Neighbours {
         wait
     }
 
-    async fn look_in_time(&self, server: IpAddr) -> Result<Way, String> {
-        match tokio::time::timeout(LOOK_TIMEOUT, self.look(server)).await {
-            Ok(Ok(way)) => Ok(way),
-            Ok(Err(error)) => Err(format!("netlink: {error}")),
-            Err(_) => Err("netlink does not answer".to_owned()),
+    /// Reads what the servers share.
+    async fn survey(&mut self) -> Result<(), rtnetlink::Error> {
+        let mut links = BTreeMap::new();
+        for interface in &self.interfaces {
+            let facts = link::facts(&self.handle, interface.index).await?;
+            links.insert(interface.index, facts);
         }
+        self.links = links;
+        self.neighbours = table(&self.handle).await?;
+        Ok(())
     }
 
     fn reconnect(&mut self) {
@@ -219,7 +284,13 @@ impl Neighbours {
         }
     }
 
-    async fn look(&self, server: IpAddr) -> Result<Way, rtnetlink::Error> {
+    /// Works out the way to a server. Where the kernel does not know its neighbour
+    /// for sure, it is asked to find out, once for all that are `used`.
+    async fn look(
+        &mut self,
+        server: IpAddr,
+        used: &mut BTreeSet<Place>,
+    ) -> Result<Way, rtnetlink::Error> {
         let route = match self.route(server).await {
             Ok(route) => route,
             Err(rtnetlink::Error::NetlinkError(error)) => {
@@ -230,7 +301,7 @@ impl Neighbours {
             Err(error) => return Err(error),
         };
         if route.local {
-            return self.local(server).await;
+            return Ok(self.local(server));
         }
         let by_this = |interface: &&Interface| route.output == Some(interface.index);
         let Some(interface) = self.interfaces.iter().find(by_this) else {
@@ -248,11 +319,15 @@ impl Neighbours {
                  snat.address"
             )));
         };
-        let next = route.gateway.unwrap_or(server);
-        let Some(destination) = self.neighbour(next, interface.index).await? else {
+        let next = (interface.index, route.gateway.unwrap_or(server));
+        let neighbour = self.neighbours.get(&next).copied().unwrap_or_default();
+        if !neighbour.certain && used.insert(next) {
+            use_neighbour(&self.handle, next).await?;
+        }
+        let (Some(destination), Some(link)) = (neighbour.mac, self.links.get(&interface.index))
+        else {
             return Ok(Way::Resolving);
         };
-        let link = link(&self.handle, interface.index).await?;
         let Some(source) = link.mac else {
             return Ok(Way::Unusable(
                 "the interface has no Ethernet address".to_owned(),
@@ -271,12 +346,13 @@ impl Neighbours {
     }
 
     /// The way to a server on this very host: there is none to go.
-    async fn local(&self, server: IpAddr) -> Result<Way, rtnetlink::Error> {
-        let Some(interface) = self.interfaces.first() else {
-            return Ok(Way::Resolving);
+    fn local(&self, server: IpAddr) -> Way {
+        let interface = self.interfaces.first();
+        let link = interface.and_then(|interface| self.links.get(&interface.index));
+        let (Some(interface), Some(link)) = (interface, link) else {
+            return Way::Resolving;
         };
-        let link = link(&self.handle, interface.index).await?;
-        Ok(Way::Known(NextHop {
+        Way::Known(NextHop {
             hop: Hop {
                 destination: link.mac.unwrap_or_default(),
                 source: link.mac.unwrap_or_default(),
@@ -284,37 +360,16 @@ impl Neighbours {
             },
             mtu: u16::try_from(link.mtu).unwrap_or(u16::MAX),
             snat: server,
-        }))
+        })
     }
 
-    async fn route(&self, server: IpAddr) -> Result<Route, rtnetlink::Error> {
-        let message = match server {
-            IpAddr::V4(server) => RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(server, 32)
-                .build(),
-            IpAddr::V6(server) => RouteMessageBuilder::<Ipv6Addr>::new()
-                .destination_prefix(server, 128)
-                .build(),
-        };
-        let mut answers = std::pin::pin!(self.handle.route().get(message).execute());
-        let mut route = Route::default();
-        if let Some(answer) = answers.try_next().await? {
-            route.local = answer.header.kind == RouteType::Local;
-            for attribute in answer.attributes {
-                match attribute {
-                    RouteAttribute::Oif(index) => route.output = Some(index),
-                    RouteAttribute::Gateway(gateway) => route.gateway = ip(&gateway),
-                    RouteAttribute::PrefSource(source) => route.source = ip(&source),
-                    RouteAttribute::Metrics(metrics) => {
-                        route.mtu = metrics.iter().find_map(|metric| match metric {
-                            RouteMetric::Mtu(mtu) if *mtu != 0 => Some(*mtu),
-                            _ => None,
-                        });
-                    }
-                    _ => {}
-                }
-            }
+    /// The route to a server, as it was when it was last asked for.
+    async fn route(&mut self, server: IpAddr) -> Result<Route, rtnetlink::Error> {
+        if let Some(route) = self.routes.get(&server) {
+            return Ok(*route);
         }
+        let route = route::route(&self.handle, server).await?;
+        self.routes.insert(server, route);
         Ok(route)
     }
 
@@ -341,128 +396,15 @@ impl Neighbours {
             fits(address) && routable(*address) && !self.followed.vips.contains(address)
         }))
     }
-
-    /// The Ethernet address of a neighbour. Where the kernel does not know it
-    /// for sure, it is asked to find out.
-    async fn neighbour(
-        &self,
-        address: IpAddr,
-        index: u32,
-    ) -> Result<Option<Mac>, rtnetlink::Error> {
-        let mut found = None;
-        let mut certain = false;
-        let (family, wanted) = match address {
-            IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
-            IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
-        };
-        let wanted = NeighbourAttribute::Destination(wanted);
-        let request = self.handle.neighbours().get().set_address_family(family);
-        let mut entries = std::pin::pin!(request.execute());
-        while let Some(entry) = entries.try_next().await? {
-            if entry.header.ifindex != index || !entry.attributes.contains(&wanted) {
-                continue;
-            }
-            let usable = match entry.header.state {
-                NeighbourState::Reachable | NeighbourState::Permanent | NeighbourState::Noarp => {
-                    certain = true;
-                    true
-                }
-                NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => true,
-                _ => false,
-            };
-            if usable {
-                found = entry.attributes.iter().find_map(mac);
-            }
-        }
-        if !certain {
-            let request = self.handle.neighbours().add(index, address);
-            let request = request
-                .state(NeighbourState::None)
-                .flags(NeighbourFlags::Use);
-            request.replace().execute().await?;
-        }
-        Ok(found)
-    }
 }
 
-/// What matters of a NIC.
-#[derive(Debug)]
-struct LinkFacts {
-    mac: Option<Mac>,
-    mtu: u32,
-}
-
-async fn link(handle: &Handle, index: u32) -> Result<LinkFacts, rtnetlink::Error> {
-    let mut facts = LinkFacts {
-        mac: None,
-        mtu: MTU,
-    };
-    let request = handle.link().get().match_index(index);
-    let mut links = std::pin::pin!(request.execute());
-    if let Some(link) = links.try_next().await? {
-        for attribute in &link.attributes {
-            match attribute {
-                LinkAttribute::Address(bytes) => facts.mac = ethernet(bytes),
-                LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
-                _ => {}
-            }
-        }
-    }
-    Ok(facts)
-}
-
-/// The Ethernet address of the NIC with number `index`; none where it has none.
-///
-/// # Errors
-/// What the kernel says.
-pub async fn mac_of(handle: &Handle, index: u32) -> Result<Option<Mac>, rtnetlink::Error> {
-    Ok(link(handle, index).await?.mac)
-}
-
-/// What kind of virtual link each of `interfaces` is: `veth`, `bridge`. Those
-/// with a device behind them are left out, and so is what netlink does not
-/// tell of.
-pub async fn virtual_links(interfaces: &[String]) -> BTreeMap<String, String> {
-    let mut kinds = BTreeMap::new();
-    let Ok(handle) = connect() else {
-        return kinds;
-    };
-    for name in interfaces {
-        let request = handle.link().get().match_name(name.clone());
-        let mut links = std::pin::pin!(request.execute());
-        let Ok(Some(link)) = links.try_next().await else {
-            continue;
-        };
-        for attribute in link.attributes {
-            let LinkAttribute::LinkInfo(infos) = attribute else {
-                continue;
-            };
-            for info in infos {
-                if let LinkInfo::Kind(kind) = info {
-                    kinds.insert(name.clone(), kind.to_string());
-                }
-            }
-        }
-    }
-    kinds
-}
-
-/// What matters of a route.
-#[derive(Default)]
-struct Route {
-    /// It leads to this host itself.
-    local: bool,
-    output: Option<u32>,
-    gateway: Option<IpAddr>,
-    source: Option<IpAddr>,
-    mtu: Option<u32>,
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
-        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
-        _ => None,
+/// What netlink answers, or why it does not.
+async fn in_time<T>(
+    question: impl Future<Output = Result<T, rtnetlink::Error>>,
+) -> Result<T, String> {
+    match timeout(LOOK_TIMEOUT, question).await {
+        Ok(answer) => answer.map_err(|error| format!("netlink: {error}")),
+        Err(_) => Err("netlink does not answer".to_owned()),
     }
 }
 
@@ -472,15 +414,4 @@ const fn routable(address: IpAddr) -> bool {
         IpAddr::V4(_) => true,
         IpAddr::V6(address) => !address.is_unicast_link_local(),
     }
-}
-
-fn mac(attribute: &NeighbourAttribute) -> Option<Mac> {
-    match attribute {
-        NeighbourAttribute::LinkLayerAddress(bytes) => ethernet(bytes),
-        _ => None,
-    }
-}
-
-fn ethernet(bytes: &[u8]) -> Option<Mac> {
-    <[u8; 6]>::try_from(bytes).ok().map(Mac::from)
 }
