@@ -88,10 +88,10 @@ pub struct Listed {
 /// Looks at all connections, in slices, and keeps no more of them than are
 /// wanted.
 pub(super) fn list(table: &FlowTable, filter: &Filter) -> io::Result<Listed> {
-    let generations = table.generations()?;
+    let mut generations = Generations::of(&table.generations);
     let mut listed = Listed::default();
-    listed.add_all(&table.v4, filter, &generations)?;
-    listed.add_all(&table.v6, filter, &generations)?;
+    listed.add_all(&table.v4, filter, &mut generations)?;
+    listed.add_all(&table.v6, filter, &mut generations)?;
     listed.trim(filter);
     Ok(listed)
 }
@@ -101,14 +101,14 @@ impl Listed {
         &mut self,
         flows: &FamilyFlows<A>,
         filter: &Filter,
-        generations: &Generations,
+        generations: &mut Generations<'_>,
     ) -> io::Result<()> {
         let mut targets = flows.targets();
         let mut walk = flows.walk(SLICE);
         while let Some(entries) = walk.next_slice()? {
             for (key, flow) in entries {
                 let progress = flow.progress();
-                let state = if generations.outdate(flow) {
+                let state = if generations.outdate(flow)? {
                     State::Stale
                 } else if progress.closed() {
                     State::Closed

@@ -33,16 +33,16 @@ pub(super) fn provoke(
     socket: &FrameSocket,
     due: &BTreeMap<TargetId, usize>,
 ) -> io::Result<u64> {
-    let generations = table.generations()?;
-    Ok(provoke_family(&table.v4, socket, due, &generations)?
-        + provoke_family(&table.v6, socket, due, &generations)?)
+    let mut generations = Generations::of(&table.generations);
+    Ok(provoke_family(&table.v4, socket, due, &mut generations)?
+        + provoke_family(&table.v6, socket, due, &mut generations)?)
 }
 
 fn provoke_family<A: Family>(
     flows: &FamilyFlows<A>,
     socket: &FrameSocket,
     due: &BTreeMap<TargetId, usize>,
-    generations: &Generations,
+    generations: &mut Generations<'_>,
 ) -> io::Result<u64> {
     let mut provoked = 0;
     let mut targets = flows.targets();
@@ -54,7 +54,7 @@ fn provoke_family<A: Family>(
             };
             if flow.direction() == Direction::Forward
                 && !flow.progress().closed()
-                && generations.outdate(flow)
+                && generations.outdate(flow)?
             {
                 let sequence = SEQUENCE_STRIDE.wrapping_mul(*attempt as u32 + 1);
                 let target = targets.of(flow)?;

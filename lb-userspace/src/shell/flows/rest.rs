@@ -58,11 +58,11 @@ impl Rests {
 /// come. The stale ones of `cut` stay for now: their ends are yet to
 /// be provoked.
 pub(super) fn sweep(table: &mut FlowTable, rests: &Rests, cut: &[TargetId]) -> io::Result<Sweep> {
-    let generations = table.generations()?;
+    let mut generations = Generations::of(&table.generations);
     let mut sweep = Sweep::default();
     let mut meter = Meter::start();
-    sweep_family(&mut table.v4, rests, cut, &generations, &mut meter)?.add_to(&mut sweep);
-    sweep_family(&mut table.v6, rests, cut, &generations, &mut meter)?.add_to(&mut sweep);
+    sweep_family(&mut table.v4, rests, cut, &mut generations, &mut meter)?.add_to(&mut sweep);
+    sweep_family(&mut table.v6, rests, cut, &mut generations, &mut meter)?.add_to(&mut sweep);
     sweep.cost = meter.finish();
     Ok(sweep)
 }
@@ -71,7 +71,7 @@ fn sweep_family<A: Family>(
     flows: &mut FamilyFlows<A>,
     rests: &Rests,
     cut: &[TargetId],
-    generations: &Generations,
+    generations: &mut Generations<'_>,
     meter: &mut Meter,
 ) -> io::Result<Census> {
     let mut census = Census::default();
@@ -81,7 +81,7 @@ fn sweep_family<A: Family>(
     let mut walk = flows.walk(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, flow) in entries {
-            let stale = generations.outdate(flow);
+            let stale = generations.outdate(flow)?;
             census.count_flow(flow, stale);
             // The kernel looks at the other direction when it takes them out.
             if flow.direction() != Direction::Forward || (stale && cut.contains(&flow.target())) {
@@ -167,7 +167,7 @@ fn forget_orphans<A: Family>(
 fn sweep_pending<A: Family>(
     flows: &mut FamilyFlows<A>,
     half_open: Duration,
-    generations: &Generations,
+    generations: &mut Generations<'_>,
     now: Tick,
     census: &mut Census,
 ) -> io::Result<()> {
@@ -175,7 +175,7 @@ fn sweep_pending<A: Family>(
     let mut walk = flows.walk_pending(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, pending) in entries {
-            let stale = generations.outdate(&pending.flow);
+            let stale = generations.outdate(&pending.flow)?;
             let rest = if stale { STALE_REST } else { half_open };
             if is_idle(&pending.flow, before(now, rest)) {
                 overdue.push(*key);

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use aya::Pod;
 use aya::maps::{Array, HashMap, MapData, MapError};
 use aya::programs::ProgramFd;
 use lb_common::addr::{Address, Ipv4, Ipv6};
@@ -20,7 +21,7 @@ use crate::shell::tables::Family;
 pub struct FlowTable {
     pub(super) v4: FamilyFlows<Ipv4>,
     pub(super) v6: FamilyFlows<Ipv6>,
-    generations: MapData,
+    pub(super) generations: Array<MapData, Generation>,
 }
 
 /// The maps of one family.
@@ -42,22 +43,8 @@ impl FlowTable {
         Ok(Self {
             v4: FamilyFlows::open(datapath)?,
             v6: FamilyFlows::open(datapath)?,
-            generations: datapath.reopen_map("GENERATIONS")?,
+            generations: datapath.reopen("GENERATIONS")?,
         })
-    }
-
-    /// The targets' generations as they stand now, for one walk over flows.
-    pub(super) fn generations(&self) -> io::Result<Generations> {
-        let mut all = vec![Generation::default(); TargetId::CAPACITY as usize];
-        let mut walk = Walk::<_, u32, Generation>::new(self.generations.fd(), all.len());
-        while let Some(entries) = walk.next_slice()? {
-            for (&id, &generation) in entries {
-                if let Some(entry) = all.get_mut(id as usize) {
-                    *entry = generation;
-                }
-            }
-        }
-        Ok(Generations(all))
     }
 }
 
@@ -85,10 +72,7 @@ impl<A: Family> FamilyFlows<A> {
 
     /// The targets that flows belong to, for one walk over these.
     pub(super) const fn targets(&self) -> Targets<'_, A> {
-        Targets {
-            table: &self.targets,
-            known: Vec::new(),
-        }
+        Targets(Known::of(&self.targets))
     }
 
     /// The flow under `key`, if there is one.
@@ -127,39 +111,57 @@ impl<A: Family> FamilyFlows<A> {
     }
 }
 
-/// The targets of flows, each read from the kernel once.
-pub(super) struct Targets<'a, A: Family> {
-    table: &'a Array<MapData, Target<A>>,
-    known: Vec<Option<Target<A>>>,
+/// What the kernel knows of targets, read once of each.
+struct Known<'a, T: Pod> {
+    table: &'a Array<MapData, T>,
+    known: Vec<Option<T>>,
 }
 
-impl<A: Family> Targets<'_, A> {
-    /// The target that a flow belongs to.
-    pub(super) fn of(&mut self, flow: &Flow<A>) -> io::Result<Target<A>> {
-        let id = flow.target();
+impl<'a, T: Pod> Known<'a, T> {
+    const fn of(table: &'a Array<MapData, T>) -> Self {
+        let known = Vec::new();
+        Self { table, known }
+    }
+
+    fn get(&mut self, id: TargetId) -> io::Result<T> {
         // The agent gives the smallest numbers that are free.
         let index = id.0 as usize;
         if index >= self.known.len() {
             self.known.resize(index + 1, None);
         }
-        if let Some(target) = self.known[index] {
-            return Ok(target);
+        if let Some(entry) = self.known[index] {
+            return Ok(entry);
         }
-        let target = self.table.get(&id.0, 0).map_err(io::Error::other)?;
-        self.known[index] = Some(target);
-        Ok(target)
+        let entry = self.table.get(&id.0, 0).map_err(io::Error::other)?;
+        self.known[index] = Some(entry);
+        Ok(entry)
     }
 }
 
-/// The generations of all targets at one moment.
-pub(super) struct Generations(Vec<Generation>);
+/// The targets of flows.
+pub(super) struct Targets<'a, A: Family>(Known<'a, Target<A>>);
 
-impl Generations {
+impl<A: Family> Targets<'_, A> {
+    /// The target that a flow belongs to.
+    pub(super) fn of(&mut self, flow: &Flow<A>) -> io::Result<Target<A>> {
+        self.0.get(flow.target())
+    }
+}
+
+/// The generations of targets, for one walk over flows.
+pub(super) struct Generations<'a>(Known<'a, Generation>);
+
+impl<'a> Generations<'a> {
+    /// By what the kernel has in `table`.
+    pub(super) const fn of(table: &'a Array<MapData, Generation>) -> Self {
+        Self(Known::of(table))
+    }
+
     /// Whether the flow's target was cut off since the flow was opened. A flow
-    /// that was opened after the moment of a later cut looks stale too; it is
-    /// too young for anything to come of that.
-    pub(super) fn outdate<A: Address>(&self, flow: &Flow<A>) -> bool {
-        self.0.get(flow.target().0 as usize) != Some(&flow.generation)
+    /// that was opened after the target's generation was read, and after a later
+    /// cut, looks stale too; it is too young for anything to come of that.
+    pub(super) fn outdate<A: Address>(&mut self, flow: &Flow<A>) -> io::Result<bool> {
+        Ok(self.0.get(flow.target())? != flow.generation)
     }
 }
 
