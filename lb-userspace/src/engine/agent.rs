@@ -246,7 +246,9 @@ impl Agent {
         }
         self.ticked = now;
         let resumed = self.resumed;
-        let names: Vec<PoolName> = self.pools.keys().cloned().collect();
+        let moved = self.pools.values();
+        let moved = moved.filter(|pool| pool.is_moved(now, resumed));
+        let names: Vec<PoolName> = moved.map(|pool| pool.name.clone()).collect();
         let pools = names.iter();
         let actions = pools.flat_map(|name| self.in_pool(name, |pool| pool.expire(now, resumed)));
         let mut actions: Vec<Action> = actions.collect();
@@ -338,6 +340,7 @@ impl Agent {
         let mut standings = pool.standings();
         standings.retain(|one| self.routes.contains_key(&one.server.ip()));
         let usable = route::choose(service.route, &standings);
+        let usable: BTreeSet<SocketAddr> = usable.into_iter().collect();
         let configured = self.config.pools.get(&service.pool)?;
         let grain = room::grain(configured);
         let reachable = pool.members.iter().filter_map(|member| {
@@ -373,7 +376,7 @@ impl Agent {
 
     /// The targets whose connections are to be cut now.
     fn cuts(&mut self, now: Instant) -> BTreeSet<TargetId> {
-        let serving: BTreeSet<TargetId> = self.serving.values().flatten().copied().collect();
+        let serving = self.serving();
         let mut departures = std::mem::take(&mut self.departures);
         let cuts = departures.settle(now, &serving, |id| self.fate(id));
         self.departures = departures;
@@ -382,15 +385,15 @@ impl Agent {
 
     /// Targets that the configuration no longer has and no flow holds.
     fn retired(&self) -> BTreeSet<TargetId> {
+        let serving = self.serving();
         let targets = self.installed.targets.keys().copied();
-        let over = targets.filter(|&id| self.departures.is_over(id) && self.names(id).is_none());
-        let mut over: BTreeSet<TargetId> = over.collect();
-        if !over.is_empty() {
-            self.serving.values().flatten().for_each(|id| {
-                over.remove(id);
-            });
-        }
-        over
+        let over = targets.filter(|&id| self.departures.is_over(id) && !serving.contains(&id));
+        over.filter(|&id| self.names(id).is_none()).collect()
+    }
+
+    /// The targets in the slots of any service.
+    fn serving(&self) -> BTreeSet<TargetId> {
+        self.serving.values().flatten().copied().collect()
     }
 
     /// The service that a target belongs to, and that service's pool; none

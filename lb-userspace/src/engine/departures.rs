@@ -60,6 +60,8 @@ struct Trail {
 #[derive(Clone, Debug, Default)]
 pub struct Departures {
     trails: BTreeMap<TargetId, Trail>,
+    /// When the first of those that drain is to be cut.
+    due: Option<Instant>,
 }
 
 impl Departures {
@@ -108,14 +110,14 @@ impl Departures {
                 cuts.insert(id);
             }
         }
+        self.due = self.draining().map(|(_, at)| at).min();
         cuts
     }
 
     /// Whether time alone asks for a cut now.
     #[must_use]
     pub fn are_due(&self, now: Instant) -> bool {
-        let mut trails = self.trails.values();
-        trails.any(|trail| trail.drained_at.is_some_and(|at| at <= now))
+        self.due.is_some_and(|at| at <= now)
     }
 
     /// Takes in what a sweep found of the targets that are `installed`: also of

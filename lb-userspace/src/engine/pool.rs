@@ -211,14 +211,11 @@ impl Pool {
         let mut actions = Vec::new();
         let mut expired = false;
         for index in 0..self.members.len() {
-            let member = &mut self.members[index];
-            member.warmth.pass(now);
-            let silent = now.saturating_duration_since(member.fresh.max(resumed));
-            if silent <= self.rules.lifetime
-                || (member.phase == Phase::DOWN && !member.is_unheard())
-            {
+            self.members[index].warmth.pass(now);
+            let Some(silent) = self.overdue(&self.members[index], now, resumed) else {
                 continue;
-            }
+            };
+            let member = &mut self.members[index];
             member.said = None;
             let report = CheckReport {
                 outcome: Outcome::ConnectTimeout,
@@ -235,6 +232,22 @@ impl Pool {
             self.settle(now, None, &mut actions);
         }
         actions
+    }
+
+    /// Whether time alone changes anything about a server.
+    #[must_use]
+    pub fn is_moved(&self, now: Instant, resumed: Instant) -> bool {
+        let moved = |member: &Member| {
+            member.warmth != Warmth::Warm || self.overdue(member, now, resumed).is_some()
+        };
+        self.members.iter().any(moved)
+    }
+
+    /// For how long nobody has reported on a server, where that is too long.
+    fn overdue(&self, member: &Member, now: Instant, resumed: Instant) -> Option<Duration> {
+        let silent = now.saturating_duration_since(member.fresh.max(resumed));
+        let known = member.phase != Phase::DOWN || member.is_unheard();
+        (silent > self.rules.lifetime && known).then_some(silent)
     }
 
     /// Rules on the leadership after anything that may have changed it.
