@@ -74,9 +74,10 @@ pub enum Others {
 }
 
 /// How often a server is probed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Pace {
     /// Once every `interval`.
+    #[default]
     Normal,
     /// Once every `fast_interval`: it is between UP and DOWN, or its pool should
     /// have a leader and has none.

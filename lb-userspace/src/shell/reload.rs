@@ -271,7 +271,8 @@ impl Balancer {
         happened: &mut mpsc::Receiver<Event>,
     ) -> Result<(), RunError> {
         self.probes.retire(&config).await;
-        let before: Vec<Event> = std::iter::from_fn(|| happened.try_recv().ok()).collect();
+        let more = std::iter::from_fn(|| happened.try_recv().ok());
+        let before: Vec<Event> = self.probes.take_reports().into_iter().chain(more).collect();
         let actions = self.agent.handle_all(Instant::now(), before);
         self.carry_out(actions).await?;
         let event = Event::Configured {

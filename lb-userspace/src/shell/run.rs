@@ -243,7 +243,8 @@ impl Balancer {
         let mut tick = tokio::time::interval(TICK);
         loop {
             let event = tokio::select! {
-                Some(event) = happened.recv() => event,
+                Some(event) = happened.recv() => Some(event),
+                () = self.probes.news() => None,
                 Some(query) = asked.recv() => {
                     self.answer(query, &mut happened).await?;
                     continue;
@@ -257,13 +258,14 @@ impl Balancer {
                     if let Some(gone) = self.datapath.interfaces.iter().find(|i| !i.exists()) {
                         return Err(RunError::InterfaceGone(gone.name.clone()));
                     }
-                    Event::Tick
+                    Some(Event::Tick)
                 }
             };
             // What came while a plan was carried out makes one plan more, not
             // one each.
             let more = std::iter::from_fn(|| happened.try_recv().ok());
-            let events: Vec<Event> = std::iter::once(event).chain(more).collect();
+            let reports = self.probes.take_reports().into_iter();
+            let events: Vec<Event> = reports.chain(event).chain(more).collect();
             let actions = self.agent.handle_all(Instant::now(), events);
             self.carry_out(actions).await?;
             self.follow(&mut happened).await?;

@@ -2,7 +2,7 @@
 //!
 //! One task per server. Each check runs on connections of its own, which are
 //! never used again: a connection that is stuck tells nothing about the next.
-//! Reports go to the engine as events; what they mean is decided there.
+//! Reports go to the engine as events (`reports`); what they mean is decided there.
 //!
 //! When a server is checked: every `interval`, from the start of one check to
 //! the start of the next; every `fast_interval` or `down_interval` while the
@@ -26,6 +26,7 @@ mod claim;
 mod connect;
 mod discover;
 mod http;
+mod reports;
 mod schedule;
 mod tcp;
 #[cfg(test)]
@@ -38,7 +39,7 @@ use std::sync::Arc;
 use std::{io, thread};
 
 use tokio::runtime::{self, Handle};
-use tokio::sync::{Notify, mpsc, oneshot, watch as channel};
+use tokio::sync::{mpsc, oneshot, watch as channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -48,7 +49,8 @@ use agent::AgentCheck;
 use check::Check;
 use connect::Ports;
 use discover::Inquiry;
-use schedule::{Intervals, Schedule};
+use reports::Reports;
+use schedule::{Intervals, Orders, Schedule};
 use watch::Watch;
 
 /// A server of a pool.
@@ -62,6 +64,7 @@ pub struct Probes {
     /// Dropped, it ends the thread.
     _end: oneshot::Sender<()>,
     ports: Ports,
+    reports: Arc<Reports>,
     events: mpsc::Sender<Event>,
 }
 
@@ -69,8 +72,7 @@ pub struct Probes {
 #[derive(Debug)]
 struct Running {
     questions: Questions,
-    bell: Arc<Notify>,
-    pace: channel::Sender<Pace>,
+    orders: channel::Sender<Orders>,
     tasks: JoinSet<()>,
 }
 
@@ -97,7 +99,8 @@ impl Questions {
 }
 
 impl Probes {
-    /// Starts probing every server of `config`, and reports to `events`.
+    /// Starts probing every server of `config`. Reports of checks are to be taken;
+    /// what else is heard is told to `events`.
     ///
     /// # Errors
     /// There is no thread or no epoll instance to be had.
@@ -116,6 +119,7 @@ impl Probes {
             thread: handle,
             _end: end,
             ports: Ports::outside(&config.snat.ports),
+            reports: Arc::default(),
             events: events.clone(),
         };
         this.begin(config);
@@ -123,7 +127,7 @@ impl Probes {
     }
 
     /// Ends the probes of servers that `config` does not have, or asks something
-    /// else. None of them reports after this.
+    /// else. None of them reports after this, or tells of anything.
     pub async fn retire(&mut self, config: &Config) {
         let wanted: BTreeMap<Name, Questions> = servers(config)
             .map(|(pool, server)| (name(pool, server), Questions::of(pool, server)))
@@ -156,12 +160,12 @@ impl Probes {
         let Self {
             thread,
             ports,
+            reports,
             events,
             ..
         } = self;
         let name = name(pool, server);
-        let bell = Arc::new(Notify::new());
-        let (pace, paced) = channel::channel(Pace::Normal);
+        let (orders, ordered) = channel::channel(Orders::default());
         let mut tasks = JoinSet::new();
         let schedule = Schedule {
             name: name.clone(),
@@ -173,9 +177,9 @@ impl Probes {
             epoch,
             share,
             check: Check::new(pool, server, *ports),
-            bell: Arc::clone(&bell),
-            pace: paced,
-            events: events.clone(),
+            rise: pool.check.rise,
+            orders: ordered,
+            reports: Arc::clone(reports),
         };
         tasks.spawn_on(schedule.run(), thread);
         if let Some(agent) = AgentCheck::new(pool, server, *ports) {
@@ -186,24 +190,34 @@ impl Probes {
         }
         Running {
             questions: Questions::of(pool, server),
-            bell,
-            pace,
+            orders,
             tasks,
         }
+    }
+
+    /// Comes back when a check may have found news.
+    pub async fn news(&self) {
+        self.reports.news().await;
+    }
+
+    /// What checks found since this was last asked for.
+    #[must_use]
+    pub fn take_reports(&self) -> Vec<Event> {
+        self.reports.take()
     }
 
     /// Has a server checked at once, or again at once where a check is under
     /// way. Several requests before the check begins are one.
     pub fn check_now(&self, pool: &PoolName, server: &ServerName) {
         if let Some(running) = self.running(pool, server) {
-            running.bell.notify_one();
+            running.orders.send_modify(|orders| orders.asked += 1);
         }
     }
 
     /// Has a server checked at another pace from now on.
     pub fn set_pace(&self, pool: &PoolName, server: &ServerName, pace: Pace) {
         if let Some(running) = self.running(pool, server) {
-            running.pace.send_replace(pace);
+            running.orders.send_modify(|orders| orders.pace = pace);
         }
     }
 

@@ -10,11 +10,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Name;
 use super::check::Check;
+use super::reports::Reports;
 use crate::engine::{Event, Pace};
 
 /// The shortest time from the end of one check to the start of the next,
@@ -44,6 +45,15 @@ impl Intervals {
     }
 }
 
+/// What the engine wants of a server's checks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Orders {
+    /// How often there is one.
+    pub pace: Pace,
+    /// How often one was wanted at once.
+    pub asked: u64,
+}
+
 /// One server's checks, one after the other.
 pub struct Schedule {
     pub name: Name,
@@ -53,41 +63,56 @@ pub struct Schedule {
     /// Which part of an interval the server's turns come after the epoch: 0 to 1.
     pub share: f64,
     pub check: Check,
-    /// Rings when a check is wanted at once.
-    pub bell: Arc<Notify>,
-    pub pace: watch::Receiver<Pace>,
-    pub events: mpsc::Sender<Event>,
+    /// How many good checks in a row settle that a server is UP.
+    pub rise: u32,
+    pub orders: watch::Receiver<Orders>,
+    pub reports: Arc<Reports>,
 }
 
 impl Schedule {
-    /// Checks until nobody listens to the reports any more.
+    /// Checks until nobody gives orders any more.
     pub async fn run(mut self) {
         let mut began = None;
         let mut rested = self.epoch;
+        let mut answered = 0;
+        let (mut said, mut repeated) = (None, 0_u32);
         loop {
-            let interval = self.intervals.of(*self.pace.borrow_and_update());
-            let due = self.epoch + turn(began, interval, self.share);
-            tokio::select! {
-                () = sleep_until(due) => {}
-                () = self.bell.notified() => {}
-                changed = self.pace.changed() => match changed {
-                    // The interval is another one now.
-                    Ok(()) => continue,
-                    Err(_) => return,
+            let Orders { pace, asked } = *self.orders.borrow_and_update();
+            if asked == answered {
+                let due = turn(began, self.intervals.of(pace), self.share);
+                tokio::select! {
+                    () = sleep_until(self.epoch + due) => {}
+                    changed = self.orders.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    }
                 }
             }
-            sleep_until(rested).await;
+            if Instant::now() < rested {
+                sleep_until(rested).await;
+            }
+            let unasked = answered;
+            answered = self.orders.borrow().asked;
             began = Some(self.epoch.elapsed());
             let report = self.check.run().await;
             rested = Instant::now() + REST;
+            let says = Some((report.outcome, report.role.clone()));
+            repeated = match said == says {
+                true => repeated.saturating_add(1),
+                false => 0,
+            };
+            said = says;
+            let settled = report.outcome.passed() && repeated >= self.rise;
+            let unasked = self.orders.borrow().asked == unasked;
             let (pool, server) = self.name.clone();
-            let event = Event::Checked {
+            let report = Event::Checked {
                 pool,
                 server,
                 report,
             };
-            if self.events.send(event).await.is_err() {
-                return;
+            match settled && unasked {
+                true => self.reports.put(report),
+                false => self.reports.put_news(report),
             }
         }
     }

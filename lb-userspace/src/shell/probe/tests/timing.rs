@@ -30,13 +30,15 @@ fn config(addresses: &[SocketAddr], interval: Duration) -> Config {
     }
 }
 
-async fn reports_within(reports: &mut mpsc::Receiver<Event>, time: Duration) -> usize {
-    let end = tokio::time::Instant::now() + time;
-    let mut count = 0;
-    while let Ok(Some(_)) = tokio::time::timeout_at(end, reports.recv()).await {
-        count += 1;
-    }
-    count
+async fn reports_within(probes: &Probes, time: Duration) -> usize {
+    tokio::time::sleep(time).await;
+    probes.take_reports().len()
+}
+
+/// Waits for a report that may be news.
+async fn news(probes: &Probes) {
+    probes.news().await;
+    assert_eq!(probes.take_reports().len(), 1);
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -44,36 +46,34 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[tokio::test]
 async fn a_check_that_is_asked_for_comes_at_once_and_requests_are_merged() {
     let (address, _listener) = hung().await;
-    let (events, mut reports) = mpsc::channel(16);
-    let probes = Probes::start(&config(&[address], HOUR), &events).unwrap();
-    reports.recv().await.unwrap();
+    let probes = Probes::start(&config(&[address], HOUR), &mpsc::channel(1).0).unwrap();
+    news(&probes).await;
     let asked = Instant::now();
     for _ in 0..5 {
         probes.check_now(&"kv".into(), &"n0".into());
     }
-    reports.recv().await.unwrap();
+    news(&probes).await;
     assert!(
         asked.elapsed() < Duration::from_secs(1),
         "{:?}",
         asked.elapsed()
     );
-    assert!(reports_within(&mut reports, Duration::from_millis(100)).await <= 1);
+    assert!(reports_within(&probes, Duration::from_millis(100)).await <= 1);
 }
 
 #[tokio::test]
 async fn a_server_is_probed_at_the_pace_that_it_was_given() {
     let (address, _listener) = hung().await;
-    let (events, mut reports) = mpsc::channel(1000);
     let mut config = config(&[address], HOUR);
     let pool = config.pools.values_mut().next().unwrap();
     pool.check.down_interval = Duration::from_millis(400);
-    let probes = Probes::start(&config, &events).unwrap();
+    let probes = Probes::start(&config, &mpsc::channel(1).0).unwrap();
     let second = Duration::from_secs(1);
-    assert_eq!(reports_within(&mut reports, second / 3).await, 1);
+    assert_eq!(reports_within(&probes, second / 3).await, 1);
     probes.set_pace(&"kv".into(), &"n0".into(), Pace::Fast);
-    let fast = reports_within(&mut reports, second).await;
+    let fast = reports_within(&probes, second).await;
     probes.set_pace(&"kv".into(), &"n0".into(), Pace::Down);
-    let down = reports_within(&mut reports, second).await;
+    let down = reports_within(&probes, second).await;
     assert!(fast > down && down >= 1, "{fast} and {down}");
 }
 
@@ -82,12 +82,11 @@ async fn the_first_checks_of_a_pool_are_spread_over_the_interval() {
     const SERVERS: u32 = 5;
     let interval = Duration::from_millis(1500);
     let (address, _listener) = hung().await;
-    let (events, mut reports) = mpsc::channel(1000);
     let started = Instant::now();
     let config = config(&[address; SERVERS as usize], interval);
-    let _probes = Probes::start(&config, &events).unwrap();
+    let probes = Probes::start(&config, &mpsc::channel(1).0).unwrap();
     for number in 0..SERVERS {
-        reports.recv().await.unwrap();
+        news(&probes).await;
         let due = interval * number / SERVERS;
         let late = started.elapsed().checked_sub(due);
         assert!(
@@ -95,6 +94,29 @@ async fn the_first_checks_of_a_pool_are_spread_over_the_interval() {
             "check {number} came {late:?} after {due:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn only_what_may_be_news_rings() {
+    let (address, listener) = hung().await;
+    let interval = Duration::from_millis(100);
+    let config = config(&[address], interval);
+    let probes = Probes::start(&config, &mpsc::channel(1).0).unwrap();
+    for _ in 0..config.pools.values().next().unwrap().check.rise {
+        news(&probes).await;
+    }
+    let rings = tokio::time::timeout(5 * interval, probes.news()).await;
+    assert!(rings.is_err(), "it says the same again");
+    assert!(probes.take_reports().len() >= 3);
+    probes.check_now(&"kv".into(), &"n0".into());
+    probes.news().await;
+    drop(listener);
+    probes.news().await;
+    let refused = |report: &Event| match report {
+        Event::Checked { report, .. } => report.outcome == Outcome::Refused,
+        _ => false,
+    };
+    assert!(probes.take_reports().last().is_some_and(refused));
 }
 
 #[tokio::test]
