@@ -122,7 +122,7 @@ impl Check {
                     self.converse(stream, send, expect.as_ref(), role).await
                 }
                 CheckKind::Http { .. } => {
-                    let mut session = Session::new(self.server, self.ports, stream).await?;
+                    let mut session = Session::new(self.server, self.ports, stream);
                     self.ask(&mut session, role).await
                 }
             }

@@ -47,8 +47,7 @@ impl Inquiry {
     async fn ask(&self) -> Result<Vec<Member>, String> {
         let stream = connect(self.check_address, self.ports, Purpose::Ask).await;
         let stream = stream.map_err(|error| error.to_string())?;
-        let session = Session::new(self.check_address, self.ports, stream).await;
-        let mut session = session.map_err(|error| error.to_string())?;
+        let mut session = Session::new(self.check_address, self.ports, stream);
         let answer = session.ask(Question::get(&self.discover.path)).await;
         let answer = answer.map_err(|error| error.to_string())?;
         if answer.status != StatusCode::OK {

@@ -1,19 +1,23 @@
 //! Asks a server for pages over HTTP/1.1, within narrow bounds: whatever comes
 //! from the other side is small, or is cut off.
+//!
+//! A check sends a request or two and reads what comes. Hyper, whose work is to serve
+//! many requests at a time, takes a task, channels and buffers for each connection, which
+//! is most of what a check costs; `httparse`, which it reads answers by, is used here too.
 
+mod answer;
+
+use std::io;
 use std::net::SocketAddr;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{HeaderMap, Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode};
 use thiserror::Error;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use super::connect::{Ports, Purpose, connect};
+use answer::Reader;
 
 /// The most of a header that is read, in bytes.
 const HEADER_MAX: usize = 16 * 1024;
@@ -25,13 +29,22 @@ pub const BODY_MAX: usize = 64 * 1024;
 pub enum GetError {
     /// The server ended the connection, and did not accept another one.
     #[error("cannot connect again: {0}")]
-    Connect(#[source] std::io::Error),
-    /// The configuration's path cannot be asked for.
-    #[error("invalid request: {0}")]
-    Request(#[from] hyper::http::Error),
-    /// What came was no HTTP answer, or not a whole one.
-    #[error("{}", explain(.0))]
-    Answer(#[from] hyper::Error),
+    Connect(#[source] io::Error),
+    /// The connection ended before anything came.
+    #[error("no answer: {0}")]
+    Unanswered(#[source] io::Error),
+    /// The connection broke in the middle.
+    #[error("the connection broke: {0}")]
+    Broken(#[from] io::Error),
+    /// The server ended the connection, and did not say all that it had to.
+    #[error("the server closed the connection in the middle")]
+    Closed,
+    /// The header has more than [`HEADER_MAX`] bytes, or too many lines.
+    #[error("the answer's header is longer than {HEADER_MAX} bytes")]
+    TooLong,
+    /// What came was no HTTP answer.
+    #[error("the answer is not HTTP")]
+    NotHttp,
 }
 
 /// What to ask for.
@@ -60,7 +73,7 @@ pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     /// The first [`BODY_MAX`] bytes.
-    pub body: Bytes,
+    pub body: Vec<u8>,
     /// Whether there was more.
     pub truncated: bool,
 }
@@ -69,41 +82,33 @@ pub struct Answer {
 pub struct Session {
     server: SocketAddr,
     ports: Ports,
-    sender: Option<SendRequest<Full<Bytes>>>,
-    /// Drives the connection; ends it when the session is dropped.
-    driver: JoinSet<()>,
+    connection: Option<Connection>,
+}
+
+/// A connection, on which nothing is under way.
+struct Connection {
+    stream: TcpStream,
+    /// Whether there was an answer on it already.
+    used: bool,
+}
+
+impl Connection {
+    /// Whether the server neither ended it nor said anything unasked.
+    fn is_quiet(&self) -> bool {
+        let read = self.stream.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 impl Session {
     /// A session on a connection that has just been made.
-    ///
-    /// # Errors
-    /// Hyper's, which has nothing to complain about before a request.
-    pub async fn new(
-        server: SocketAddr,
-        ports: Ports,
-        stream: TcpStream,
-    ) -> Result<Self, GetError> {
-        let mut session = Self {
+    pub fn new(server: SocketAddr, ports: Ports, stream: TcpStream) -> Self {
+        let used = false;
+        Self {
             server,
             ports,
-            sender: None,
-            driver: JoinSet::new(),
-        };
-        session.adopt(stream).await?;
-        Ok(session)
-    }
-
-    async fn adopt(&mut self, stream: TcpStream) -> Result<(), GetError> {
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(HEADER_MAX)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        self.driver.shutdown().await;
-        // Its errors reach us through the request that they spoil.
-        self.driver.spawn(async { drop(connection.await) });
-        self.sender = Some(sender);
-        Ok(())
+            connection: Some(Connection { stream, used }),
+        }
     }
 
     /// Asks for a page, on the connection of the page before where the server
@@ -112,89 +117,76 @@ impl Session {
     /// # Errors
     /// [`GetError`]; timeouts are up to the caller.
     pub async fn ask(&mut self, question: Question<'_>) -> Result<Answer, GetError> {
-        let mut kept = self.sender.take();
-        if let Some(sender) = &mut kept
-            && sender.ready().await.is_err()
-        {
-            kept = None;
-        }
-        let mut sender = match kept {
-            Some(sender) => sender,
-            None => self.reconnect().await?,
-        };
-        let answer = match sender.send_request(self.request(question)?).await {
-            // The server closed the connection before it saw the request.
-            Err(error) if error.is_canceled() => {
-                sender = self.reconnect().await?;
-                sender.send_request(self.request(question)?).await?
+        let kept = self.connection.take();
+        if let Some(kept) = kept.filter(|kept| !kept.used || kept.is_quiet()) {
+            // RFC 9112, 9.3.1: a server may close a kept connection at any time, and who
+            // changes nothing by asking may ask again.
+            let again = kept.used && question.body.is_empty();
+            match self.ask_on(kept.stream, question).await {
+                Err(GetError::Unanswered(_)) if again => {}
+                answer => return answer,
             }
-            answer => answer?,
-        };
-        let (parts, body) = answer.into_parts();
-        let (body, truncated) = read(body).await?;
-        if !truncated {
-            self.sender = Some(sender);
+        }
+        let stream = connect(self.server, self.ports, Purpose::Ask).await;
+        self.ask_on(stream.map_err(GetError::Connect)?, question)
+            .await
+    }
+
+    async fn ask_on(
+        &mut self,
+        mut stream: TcpStream,
+        question: Question<'_>,
+    ) -> Result<Answer, GetError> {
+        let request = self.request(question);
+        let sent = stream.write_all(request.as_bytes()).await;
+        sent.map_err(GetError::Unanswered)?;
+        let mut reader = Reader::begin(&mut stream).await?;
+        let (head, framing) = reader.head(question.method).await?;
+        let (body, truncated) = reader.body(framing).await?;
+        if head.kept && !truncated && reader.is_done() {
+            let used = true;
+            self.connection = Some(Connection { stream, used });
         }
         Ok(Answer {
-            status: parts.status,
-            headers: parts.headers,
+            status: head.status,
+            headers: head.headers,
             body,
             truncated,
         })
     }
 
-    async fn reconnect(&mut self) -> Result<SendRequest<Full<Bytes>>, GetError> {
-        let stream = connect(self.server, self.ports, Purpose::Ask)
-            .await
-            .map_err(GetError::Connect)?;
-        self.adopt(stream).await?;
-        self.sender
-            .take()
-            .ok_or_else(|| GetError::Connect(std::io::ErrorKind::NotConnected.into()))
-    }
-
-    fn request(
-        &self,
-        Question { method, path, body }: Question<'_>,
-    ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, self.server.to_string())
-            .header(USER_AGENT, concat!("lb/", env!("CARGO_PKG_VERSION")))
-            .header(ACCEPT, "application/json, */*;q=0.5");
-        if !body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        request.body(Full::from(body.to_owned()))
-    }
-}
-
-/// The body as far as it is read, and whether there is more.
-async fn read(mut body: Incoming) -> Result<(Bytes, bool), hyper::Error> {
-    let mut whole = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
+    /// The configuration lets no path through that could end the line.
+    fn request(&self, Question { method, path, body }: Question<'_>) -> String {
+        let content = match body.len() {
+            0 => String::new(),
+            length => format!("Content-Type: application/json\r\nContent-Length: {length}\r\n"),
         };
-        let room = BODY_MAX - whole.len();
-        whole.extend_from_slice(&data[..data.len().min(room)]);
-        if data.len() > room {
-            return Ok((whole.into(), true));
-        }
+        format!(
+            "{method} {path} HTTP/1.1\r\n\
+             Host: {}\r\n\
+             User-Agent: {}\r\n\
+             Accept: application/json, */*;q=0.5\r\n\
+             {content}\r\n{body}",
+            self.server,
+            concat!("lb/", env!("CARGO_PKG_VERSION")),
+        )
     }
-    Ok((whole.into(), false))
 }
 
-fn explain(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() {
-        "the server closed the connection in the middle".to_owned()
-    } else if error.is_parse_too_large() {
-        format!("the answer's header is longer than {HEADER_MAX} bytes")
-    } else if error.is_parse() {
-        "the answer is not HTTP".to_owned()
-    } else {
-        let source = std::error::Error::source(error);
-        source.map_or(error.to_string(), |source| format!("{error}: {source}"))
+/// What stands before the body.
+struct Head {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// Whether the connection can be asked again.
+    kept: bool,
+}
+
+/// The fields of a header, where all of them are as they have to be.
+fn fields(headers: &[httparse::Header<'_>]) -> Option<HeaderMap> {
+    let mut map = HeaderMap::with_capacity(headers.len());
+    for header in headers {
+        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
+        map.append(name, HeaderValue::from_bytes(header.value).ok()?);
     }
+    Some(map)
 }
