@@ -6,9 +6,14 @@
 //! all the way to the answer. So that it counts for nobody, the kernel is told
 //! to receive on the last CPU (RPS), as if an interrupt of a NIC had come there;
 //! the node and the bench run there as well, and the agent on the others.
+//!
+//! What is left for *connect* is mostly the kernel's TCP. How much that takes alone is
+//! measured beside it (`floor`).
+
+mod floor;
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -63,35 +68,72 @@ pub fn run(effort: Effort) -> Result<Vec<Row>> {
         Effort::Quick => (1000, 1, Duration::from_secs(5)),
         Effort::Smoke => (20, 1, Duration::from_secs(1)),
     };
+    let floor = measure(runs, || floor(servers, window))?;
+    let floor = row("connect", servers, "bare loop", &floor);
     let mut rows = Vec::new();
     for (name, check, role) in CHECKS {
-        let mut shares = Vec::new();
-        for _ in 0..runs {
-            if interrupted() {
-                return Ok(rows);
-            }
-            shares.push(100.0 * share(servers, check, role, window)?);
+        let shares = measure(runs, || share(servers, check, role, window))?;
+        if shares.is_empty() {
+            return Ok(rows);
         }
-        let name = format!("{name}, {servers} servers a second");
-        rows.push(Row::new(BENCH, &name, "agent", "% of a core", &shares));
+        rows.push(row(name, servers, "agent", &shares));
     }
+    if let Some(connect) = rows.first_mut() {
+        *connect = connect.clone().against(&floor, "bare loop");
+    }
+    rows.insert(0, floor);
     Ok(rows)
+}
+
+/// Measures so often, or until somebody has enough.
+fn measure(runs: usize, share: impl Fn() -> Result<f64>) -> Result<Vec<f64>> {
+    let runs = (0..runs).take_while(|_| !interrupted());
+    runs.map(|_| share()).collect()
+}
+
+fn row(name: &str, servers: u16, path: &str, shares: &[f64]) -> Row {
+    let percent: Vec<f64> = shares.iter().map(|share| 100.0 * share).collect();
+    let name = format!("{name}, {servers} servers a second");
+    Row::new(BENCH, &name, path, "% of a core", &percent)
+}
+
+/// The servers, and whoever asks them.
+struct Stage {
+    cpus: Cpus,
+    /// It goes before its namespace does.
+    _node: FakeNode,
+    lab: Lab,
+}
+
+impl Stage {
+    fn new() -> Result<Self> {
+        let cpus = Cpus::of_this_process()?;
+        let lab = Lab::new(&Spec::for_test(1))?;
+        for namespace in [lab.balancer(), lab.switch(), lab.node(1)] {
+            cpus.receive_on_the_last(namespace)?;
+        }
+        ip(lab.node(1), &format!("route add local {NETWORK} dev lo"))?;
+        let node = address::node(1);
+        ip(lab.balancer(), &format!("route add {NETWORK} via {node}"))?;
+        let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        let node = || FakeNode::start(lab.node(1), 1, any, Claim::replica(5));
+        let _node = cpus.on_the_last(node)?;
+        Ok(Self { cpus, _node, lab })
+    }
+}
+
+/// The share of one core that the bare loop takes.
+fn floor(servers: u16, window: Duration) -> Result<f64> {
+    let Stage { cpus, lab, .. } = &Stage::new()?;
+    let servers = (0..servers).map(|server| SocketAddr::from((at(server), HEALTH_PORT)));
+    let servers: Vec<SocketAddr> = servers.collect();
+    cpus.on_the_others(|| lab.balancer().enter(|| floor::share(&servers, window)))
 }
 
 /// The share of one core that `lb` takes for such checks.
 fn share(servers: u16, check: &str, role: &str, window: Duration) -> Result<f64> {
-    let cpus = Cpus::of_this_process()?;
-    let lab = Lab::new(&Spec::for_test(1))?;
-    for namespace in [lab.balancer(), lab.switch(), lab.node(1)] {
-        cpus.receive_on_the_last(namespace)?;
-    }
-    ip(lab.node(1), &format!("route add local {NETWORK} dev lo"))?;
-    let node = address::node(1);
-    ip(lab.balancer(), &format!("route add {NETWORK} via {node}"))?;
-    let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
-    let node = || FakeNode::start(lab.node(1), 1, any, Claim::replica(5));
-    let _node = cpus.on_the_last(node)?;
-    let mut balancer = Balancer::with_configuration(&lab, &configuration(servers, check, role))?;
+    let Stage { cpus, lab, .. } = &Stage::new()?;
+    let mut balancer = Balancer::with_configuration(lab, &configuration(servers, check, role))?;
     cpus.on_the_others(|| balancer.start_again())?;
     balancer.wait_for_status("all servers are UP", PATIENCE, |status| {
         let servers = &status.pools[0].servers;
@@ -109,6 +151,12 @@ fn share(servers: u16, check: &str, role: &str, window: Duration) -> Result<f64>
         "{up} of {servers} servers are UP"
     );
     Ok(share)
+}
+
+/// Where a server is.
+const fn at(server: u16) -> Ipv4Addr {
+    let [high, low] = server.to_be_bytes();
+    Ipv4Addr::new(10, 99, high + 1, low)
 }
 
 /// The CPUs that this process may use: one for the servers and for all that is
@@ -188,8 +236,7 @@ impl Cpus {
 fn configuration(servers: u16, check: &str, role: &str) -> String {
     let mut list = String::new();
     for server in 0..servers {
-        let [high, low] = server.to_be_bytes();
-        let at = Ipv4Addr::new(10, 99, high + 1, low);
+        let at = at(server);
         // Writing to a String cannot fail.
         let _ = writeln!(
             list,
