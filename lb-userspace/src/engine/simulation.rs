@@ -172,11 +172,11 @@ impl Kernel {
 struct Record {
     highest: Option<u64>,
     last_word: BTreeMap<u8, Says>,
-    /// Who claimed to lead when it last spoke of it, in a check; also where
-    /// that is forgotten, because it went DOWN.
-    claims: BTreeMap<u8, bool>,
     /// Who was checked, and said something or nothing.
     heard: BTreeSet<u8>,
+    /// Who said nothing in the last check, or has had none for long: it may be
+    /// DOWN, and its claim gone.
+    silent: BTreeSet<u8>,
     /// Long enough for checks to count as failed that have not ended.
     waited: bool,
     adopted: BTreeSet<SocketAddr>,
@@ -186,13 +186,12 @@ impl Record {
     fn note(&mut self, number: u8, says: Says) {
         let opening = self.heard.len() < 3;
         self.heard.insert(number);
+        match says {
+            Says::Nothing => self.silent.insert(number),
+            _ => self.silent.remove(&number),
+        };
         if let Says::Leads(term) | Says::Follows(term) = says {
             self.highest = self.highest.max(term);
-        }
-        match says {
-            Says::Leads(_) => drop(self.claims.insert(number, true)),
-            Says::Follows(_) | Says::Neither(_) => drop(self.claims.insert(number, false)),
-            Says::Nothing | Says::Refuses => {}
         }
         if says != Says::Nothing {
             self.last_word.insert(number, says);
@@ -204,15 +203,10 @@ impl Record {
     }
 
     /// A line takes away; a claim in it counts when a check has confirmed it,
-    /// but for its term, where it is another server's.
-    fn note_line(&mut self, number: u8, says: Says) {
-        let adopted = self.adopted.contains(&server(number));
-        let held = *self.claims.entry(number).or_insert(adopted);
-        if !matches!(says, Says::Leads(_)) {
-            self.claims.insert(number, false);
-        }
+    /// but for its term, where it is not the leader's.
+    fn note_line(&mut self, number: u8, says: Says, leads: bool) {
         match says {
-            Says::Leads(_) if held => {}
+            Says::Leads(_) if leads => {}
             Says::Leads(term) => self.highest = self.highest.max(term),
             Says::Follows(term) => {
                 self.highest = self.highest.max(term);
@@ -241,8 +235,11 @@ impl Record {
             None if unheard => {}
             None => {
                 // Of several who claim to lead it cannot be told who does.
-                let claims = self.last_word.values();
-                let mut claims = claims.filter(|says| matches!(says, Says::Leads(_)));
+                let words = self.last_word.iter();
+                let mut claims = words
+                    .filter(|(number, _)| !self.silent.contains(number))
+                    .map(|(_, says)| says)
+                    .filter(|says| matches!(says, Says::Leads(_)));
                 let claims = (claims.next(), claims.next());
                 let outdated = claims == (Some(&Says::Leads(self.highest)), None);
                 prop_assert!(!outdated, "n{} writes, but {:?}", number, self.last_word);
@@ -380,7 +377,8 @@ impl World {
                 self.sees(checked(self.now, number, says))
             }
             Step::Line(number, says) => {
-                self.record.note_line(number, says);
+                let leads = self.agent_leader() == Some(server(number));
+                self.record.note_line(number, says, leads);
                 self.sees(line(number, says))
             }
             Step::WayFound(number) => self.sees(resolved(number)),
@@ -393,6 +391,7 @@ impl World {
                     // Anew at each tick: an agent that is killed on the way
                     // leaves its successor the rest of the time.
                     self.record.waited = true;
+                    self.record.silent.extend(1..=3);
                     self.now += TICK;
                     self.sees(Event::Tick)?;
                 }
