@@ -25,9 +25,12 @@ use lb_common::target::TargetId;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
+use self::record::Record;
 use super::fixtures::*;
 use super::{Action, Agent, Event, Installed, Op, TICK};
 use crate::config::{Access, Algorithm, Config, Route};
+
+mod record;
 
 const MOMENT: Duration = Duration::from_millis(2);
 
@@ -167,91 +170,6 @@ impl Kernel {
     }
 }
 
-/// What the servers said since the agent started, in the plainest terms.
-#[derive(Default)]
-struct Record {
-    highest: Option<u64>,
-    last_word: BTreeMap<u8, Says>,
-    /// Who was checked, and said something or nothing.
-    heard: BTreeSet<u8>,
-    /// Who said nothing in the last check, or has had none for long: it may be
-    /// DOWN, and its claim gone.
-    silent: BTreeSet<u8>,
-    /// Long enough for checks to count as failed that have not ended.
-    waited: bool,
-    adopted: BTreeSet<SocketAddr>,
-}
-
-impl Record {
-    fn note(&mut self, number: u8, says: Says) {
-        let opening = self.heard.len() < 3;
-        self.heard.insert(number);
-        match says {
-            Says::Nothing => self.silent.insert(number),
-            _ => self.silent.remove(&number),
-        };
-        if let Says::Leads(term) | Says::Follows(term) = says {
-            self.highest = self.highest.max(term);
-        }
-        if says != Says::Nothing {
-            self.last_word.insert(number, says);
-        } else if opening && !self.adopted.contains(&server(number)) {
-            // It may be DOWN, and its claim was not taken up: it is forgotten.
-            self.last_word.remove(&number);
-        }
-        // Otherwise silence takes nothing back before `fall`.
-    }
-
-    /// A line takes away; a claim in it counts when a check has confirmed it,
-    /// but for its term, where it is not the leader's.
-    fn note_line(&mut self, number: u8, says: Says, leads: bool) {
-        match says {
-            Says::Leads(_) if leads => {}
-            Says::Leads(term) => self.highest = self.highest.max(term),
-            Says::Follows(term) => {
-                self.highest = self.highest.max(term);
-                self.last_word.insert(number, says);
-            }
-            Says::Neither(_) | Says::Nothing | Says::Refuses => {
-                self.last_word.insert(number, says);
-            }
-        }
-    }
-
-    fn check(&self, writers: &BTreeSet<SocketAddr>) -> TestCaseResult {
-        let Some(&writer) = writers.first() else {
-            return Ok(());
-        };
-        let number = (1..=3).find(|&number| server(number) == writer).unwrap();
-        let unheard = self.heard.len() < 3;
-        let opening = unheard && !self.waited;
-        prop_assert!(
-            !opening || self.adopted.contains(&writer),
-            "n{} writes",
-            number
-        );
-        match self.last_word.get(&number) {
-            // Adopted from the agent before.
-            None if unheard => {}
-            None => {
-                // Of several who claim to lead it cannot be told who does.
-                let words = self.last_word.iter();
-                let mut claims = words
-                    .filter(|(number, _)| !self.silent.contains(number))
-                    .map(|(_, says)| says)
-                    .filter(|says| matches!(says, Says::Leads(_)));
-                let claims = (claims.next(), claims.next());
-                let outdated = claims == (Some(&Says::Leads(self.highest)), None);
-                prop_assert!(!outdated, "n{} writes, but {:?}", number, self.last_word);
-            }
-            Some(said) => {
-                prop_assert_eq!(*said, Says::Leads(self.highest), "n{} writes", number);
-            }
-        }
-        Ok(())
-    }
-}
-
 struct World {
     config: Config,
     /// What the file says when it is read again.
@@ -304,10 +222,7 @@ impl World {
                 break;
             }
             self.crash_after = None;
-            self.record = Record {
-                adopted: self.kernel.writers(&self.config),
-                ..Record::default()
-            };
+            self.record = Record::after(self.kernel.writers(&self.config));
             self.read_file();
             // A half that was filled and never flipped to is nobody's.
             let tables = &mut self.kernel.tables;
@@ -390,8 +305,7 @@ impl World {
                 for _ in 0..ticks {
                     // Anew at each tick: an agent that is killed on the way
                     // leaves its successor the rest of the time.
-                    self.record.waited = true;
-                    self.record.silent.extend(1..=3);
+                    self.record.wait();
                     self.now += TICK;
                     self.sees(Event::Tick)?;
                 }

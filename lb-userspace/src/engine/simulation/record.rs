@@ -1,0 +1,110 @@
+//! What the servers said, and who may write after that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseResult;
+
+use crate::engine::fixtures::{Says, server};
+
+/// What the servers said since the agent started, in the plainest terms.
+#[derive(Default)]
+pub struct Record {
+    highest: Option<u64>,
+    last_word: BTreeMap<u8, Says>,
+    /// Who was checked, and said something or nothing.
+    heard: BTreeSet<u8>,
+    /// Who said nothing in the last check, or has had none for long: it may be
+    /// DOWN, and its claim gone.
+    silent: BTreeSet<u8>,
+    /// Long enough for checks to count as failed that have not ended.
+    waited: bool,
+    adopted: BTreeSet<SocketAddr>,
+}
+
+impl Record {
+    /// Of an agent that found these writers in the tables.
+    pub fn after(adopted: BTreeSet<SocketAddr>) -> Self {
+        Self {
+            adopted,
+            ..Self::default()
+        }
+    }
+
+    /// A check has ended.
+    pub fn note(&mut self, number: u8, says: Says) {
+        let opening = self.heard.len() < 3;
+        self.heard.insert(number);
+        match says {
+            Says::Nothing => self.silent.insert(number),
+            _ => self.silent.remove(&number),
+        };
+        if let Says::Leads(term) | Says::Follows(term) = says {
+            self.highest = self.highest.max(term);
+        }
+        if says != Says::Nothing {
+            self.last_word.insert(number, says);
+        } else if opening && !self.adopted.contains(&server(number)) {
+            // It may be DOWN, and its claim was not taken up: it is forgotten.
+            self.last_word.remove(&number);
+        }
+        // Otherwise silence takes nothing back before `fall`.
+    }
+
+    /// A line takes away; a claim in it counts when a check has confirmed it,
+    /// but for its term, where it is not the leader's.
+    pub fn note_line(&mut self, number: u8, says: Says, leads: bool) {
+        match says {
+            Says::Leads(_) if leads => {}
+            Says::Leads(term) => self.highest = self.highest.max(term),
+            Says::Follows(term) => {
+                self.highest = self.highest.max(term);
+                self.last_word.insert(number, says);
+            }
+            Says::Neither(_) | Says::Nothing | Says::Refuses => {
+                self.last_word.insert(number, says);
+            }
+        }
+    }
+
+    /// No check ends for so long that any server may count as DOWN.
+    pub fn wait(&mut self) {
+        self.waited = true;
+        self.silent.extend(1..=3);
+    }
+
+    /// Whether these may write, after all that was said.
+    pub fn check(&self, writers: &BTreeSet<SocketAddr>) -> TestCaseResult {
+        let Some(&writer) = writers.first() else {
+            return Ok(());
+        };
+        let number = (1..=3).find(|&number| server(number) == writer).unwrap();
+        let unheard = self.heard.len() < 3;
+        let opening = unheard && !self.waited;
+        prop_assert!(
+            !opening || self.adopted.contains(&writer),
+            "n{} writes",
+            number
+        );
+        match self.last_word.get(&number) {
+            // Adopted from the agent before.
+            None if unheard => {}
+            None => {
+                // Of several who claim to lead it cannot be told who does.
+                let words = self.last_word.iter();
+                let mut claims = words
+                    .filter(|(number, _)| !self.silent.contains(number))
+                    .map(|(_, says)| says)
+                    .filter(|says| matches!(says, Says::Leads(_)));
+                let claims = (claims.next(), claims.next());
+                let outdated = claims == (Some(&Says::Leads(self.highest)), None);
+                prop_assert!(!outdated, "n{} writes, but {:?}", number, self.last_word);
+            }
+            Some(said) => {
+                prop_assert_eq!(*said, Says::Leads(self.highest), "n{} writes", number);
+            }
+        }
+        Ok(())
+    }
+}
