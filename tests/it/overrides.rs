@@ -47,7 +47,7 @@ fn a_drained_leader_takes_no_writes_until_it_is_cleared_and_its_connections_end_
     assert!(site.connect().is_err());
     assert_eq!(
         site.balancer.lb(&["clear"]).unwrap(),
-        "kv/n1: as in the file\n"
+        "kv/n1: no override\n"
     );
     site.wait_for_all_targets();
     let mut open = site.connect().unwrap();

@@ -218,7 +218,7 @@ fn print(changed: &Changed, out: &mut dyn Write) -> io::Result<()> {
         return writeln!(out, "nothing to clear");
     }
     for one in &changed.servers {
-        let what = one.what.as_deref().unwrap_or("as in the file");
+        let what = one.what.as_deref().unwrap_or("no override");
         writeln!(out, "{}/{}: {what}", one.pool, one.server)?;
     }
     Ok(())

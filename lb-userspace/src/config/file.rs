@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs;
 use std::net::IpAddr;
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::problem::{LoadError, Problem, Problems, position};
 use super::raw::{Fields, Named};
 use super::rules::Draft;
 use super::service::{self, ReadService};
+use super::syntax;
 use super::{Config, Hook, Limits, OnStop, PoolName, ServiceName, Snat, Timeouts, Vips, value};
 
 /// More would not fit the memory of the machines that this runs on: a
@@ -59,7 +60,7 @@ impl Config {
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             // What the parser made of the rest is guesswork.
-            report_syntax(&errors, text, &problems);
+            syntax::report(&errors, text, &problems);
             return Err(problems.into_sorted(text));
         }
         let config = read(document.get_ref(), text, &problems);
@@ -80,33 +81,6 @@ fn not_utf8(error: &std::string::FromUtf8Error) -> Problem {
         line,
         column,
         message,
-    }
-}
-
-/// Reports what the parser found. A table that is defined twice brings an
-/// error for each of its keys too: those are left out.
-fn report_syntax(errors: &[toml::de::Error], text: &str, problems: &Problems) {
-    let mut repeated_table: Range<usize> = 0..0;
-    for error in errors {
-        let at: Range<usize> = error.span().unwrap_or(0..0);
-        let found = text.get(at.clone()).unwrap_or_default();
-        if error.message() != "duplicate key" {
-            problems.report(&at, format!("syntax error: {}", error.message()));
-            continue;
-        }
-        if repeated_table.contains(&at.start) {
-            continue;
-        }
-        let before = text.get(..at.start).unwrap_or_default();
-        if before
-            .lines()
-            .next_back()
-            .is_some_and(|line| line.trim_start().starts_with('['))
-        {
-            let length = text[at.end..].find("\n[").unwrap_or(text.len() - at.end);
-            repeated_table = at.start..at.end + length;
-        }
-        problems.report(&at, format!("\"{found}\" is defined twice; remove one"));
     }
 }
 

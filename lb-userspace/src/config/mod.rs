@@ -22,6 +22,7 @@ mod role;
 pub mod room;
 mod rules;
 mod service;
+mod syntax;
 pub(crate) mod value;
 pub(crate) mod word;
 

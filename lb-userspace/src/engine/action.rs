@@ -112,6 +112,8 @@ pub enum Notice {
         to: Option<ServerName>,
         /// The new leader's term, where it tells.
         term: Option<u64>,
+        /// Why the one before leads no more, where nobody does.
+        why: Option<String>,
     },
     /// Something is wrong with a pool's leadership, or no longer (`None`).
     Problem {
@@ -189,6 +191,7 @@ impl fmt::Display for Notice {
                 from,
                 to,
                 term,
+                why,
             } => {
                 write!(out, "pool {pool}: ")?;
                 match (from, to) {
@@ -197,8 +200,11 @@ impl fmt::Display for Notice {
                     (Some(from), None) => write!(out, "{from} leads no more, nobody does")?,
                     (None, None) => write!(out, "nobody leads")?,
                 }
-                match term {
-                    Some(term) => write!(out, ", term {term}"),
+                if let Some(term) = term {
+                    write!(out, ", term {term}")?;
+                }
+                match why {
+                    Some(why) => write!(out, ": {why}"),
                     None => Ok(()),
                 }
             }

@@ -9,9 +9,9 @@
 mod exploration;
 mod membership;
 mod observed;
+mod words;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -375,50 +375,12 @@ impl Pool {
                 from: before.map(name),
                 to: self.leader.map(name),
                 term: self.leader.and_then(|(_, term)| term),
+                why: match (before, self.leader) {
+                    (Some((old, _)), None) => Some(self.why_no_leader(old)),
+                    _ => None,
+                },
             }));
         }
-    }
-
-    /// What an operator must know about a ruling, beyond who leads.
-    fn describe(&self, ruling: &Ruling) -> Option<String> {
-        let name = |server: usize| self.members[server].server.name.as_str();
-        let mut problem = match ruling {
-            Ruling::Split { servers, term } => {
-                let names: Vec<&str> = servers.iter().map(|&server| name(server)).collect();
-                let names = names.join(" and ");
-                let term = term.map_or("without a term".to_owned(), |term| {
-                    format!("in term {term}")
-                });
-                format!("{names} claim to lead {term}: no writer until one of them gives way")
-            }
-            Ruling::Waiting { server } => {
-                format!(
-                    "{} claims to lead, but has not been UP for long enough",
-                    name(*server)
-                )
-            }
-            Ruling::Leader { .. } | Ruling::Nobody => String::new(),
-        };
-        for (index, member) in self.members.iter().enumerate() {
-            let (Claim::Leader { term }, Some(seen)) = (member.claim, self.fence.seen()) else {
-                continue;
-            };
-            if self.fence.admits(term) {
-                continue;
-            }
-            let separator = if problem.is_empty() { "" } else { "; " };
-            let term = term.map_or("without a term".to_owned(), |term| {
-                format!("in term {term}")
-            });
-            // Writing to a String cannot fail.
-            let _ = write!(
-                problem,
-                "{separator}{} claims to lead {term}, but term {seen} was seen: ignored \
-                 (if the cluster was set up anew, restart lb)",
-                name(index)
-            );
-        }
-        (!problem.is_empty()).then_some(problem)
     }
 
     /// Puts a server into a phase, and tells where that changes its state.

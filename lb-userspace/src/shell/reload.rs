@@ -220,7 +220,7 @@ impl Balancer {
         };
         let servers: Vec<OverrideStatus> = concerned.into_iter().map(said).collect();
         for OverrideStatus { pool, server, what } in &servers {
-            let what = what.as_deref().unwrap_or("as in the file");
+            let what = what.as_deref().unwrap_or("no override");
             info!(%pool, %server, what, "an operator changed a server");
         }
         self.configure(config, happened).await?;

@@ -50,6 +50,7 @@ impl Pool {
                 from: Some(leader),
                 to: None,
                 term: None,
+                why: Some("the pool has it no more".to_owned()),
             }));
             (0..self.members.len()).for_each(|server| self.ask(server, &mut actions));
         }

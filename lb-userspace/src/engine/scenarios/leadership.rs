@@ -288,3 +288,29 @@ fn two_write_services_of_one_pool_never_have_two_writers_between_them() {
         (vec![2], vec![2])
     );
 }
+
+/// What is told of a leader that is lost, by what the servers say one after the
+/// other.
+#[test]
+fn why_nobody_leads_is_said() {
+    let refused = [(1, Refuses), (1, Refuses), (1, Refuses)];
+    let table: [(&[(u8, Says)], &str); 4] = [
+        (&[(1, Follows(Some(6)))], "it says replica in term 6"),
+        (&[(1, Neither(None))], "it says unknown"),
+        (&[(2, Follows(Some(6)))], "term 6 was seen"),
+        (&refused, "it is DOWN"),
+    ];
+    for (words, expected) in table {
+        let mut stage = Stage::settled(write_and_read());
+        let actions: Vec<Action> = words
+            .iter()
+            .flat_map(|&(number, says)| stage.hears(number, says))
+            .collect();
+        let told = actions.iter().find_map(|action| match action {
+            Action::Notice(notice @ Notice::Leader { .. }) => Some(notice.to_string()),
+            _ => None,
+        });
+        let expected = format!("pool kv: n1 leads no more, nobody does: {expected}");
+        assert_eq!(told, Some(expected), "{words:?}");
+    }
+}

@@ -160,6 +160,7 @@ fn a_leader_that_leaves_the_file_takes_no_writes_and_is_cut_when_another_leads()
         from: Some("n1".into()),
         to: None,
         term: None,
+        why: Some("the pool has it no more".to_owned()),
     };
     assert!(notices.contains(&&Action::Notice(lost)), "{notices:?}");
     let actions = stage.hears(2, Leads(Some(6)));

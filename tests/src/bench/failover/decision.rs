@@ -168,7 +168,7 @@ mod tests {
                 &[Word::Loses(2), Word::Takes(3)],
             ),
             (
-                "WARN pool kv: n3 leads no more, nobody does",
+                "WARN pool kv: n3 leads no more, nobody does: it is DOWN",
                 &[Word::Loses(3)],
             ),
             ("WARN pool kv: no server claims to lead", &[]),
