@@ -17,6 +17,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::footprint::footprint;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where the lab has the configuration of its `lb`.
+const LB_CONFIGURATION: &str = "/run/lb-lab/lb/lb.toml";
+/// Where it keeps the log of one that failed.
+const KEPT_LOG: &str = "/var/log/lb-lab.log";
 
 /// A running `lab`, killed when dropped.
 struct Running {
@@ -107,6 +111,43 @@ fn the_lab_is_up_until_sigint_and_leaves_nothing() {
     let code = lab.end(Signal::INT);
     assert_eq!(code, Some(0), "{}", lab.output());
     assert_eq!(left(), Vec::<String>::new());
+}
+
+#[test]
+fn lb_that_is_killed_is_not_missed_and_is_started_again() {
+    privileged!();
+    let mut lab = Running::start("up");
+    lab.wait_for_output("Ctrl-C ends it");
+    let guide = lab.output();
+    kill_as_told(&guide, "kill lb, the agent");
+    lab.wait_for_output("(signal: 9 (SIGKILL)); the kernel goes on steering meanwhile");
+    lab.wait_for_output("lb does not answer");
+    who_is_at(address::WRITE).unwrap();
+    lab.wait_for_output("; it adopted what the kernel steers by");
+    who_is_at(address::WRITE).unwrap();
+    who_is_at(address::READ).unwrap();
+
+    // One that cannot start is not tried for ever.
+    fs::write(LB_CONFIGURATION, "nonsense").unwrap();
+    let said = lab.output();
+    kill_as_told(&said, "lb is started again, its pid is");
+    assert_eq!(lab.wait(), Some(1), "{}", lab.output());
+    let output = lab.output();
+    assert!(output.contains("everything was removed"), "{output}");
+    let (_, end) = output.split_once("lab: error: lb ended again").unwrap();
+    assert!(end.contains("syntax error"), "{output}");
+    assert!(end.lines().count() <= 21, "{output}");
+    assert_eq!(left(), Vec::<String>::new());
+    fs::remove_file(KEPT_LOG).unwrap();
+}
+
+/// SIGKILL for the process whose id follows `what`.
+fn kill_as_told(output: &str, what: &str) {
+    let (_, after) = output.split_once(what).unwrap();
+    let mut words = after.split(|letter: char| !letter.is_ascii_digit());
+    // Not the 9 of `kill -9`.
+    let pid = words.find_map(|word| word.parse().ok().filter(|&pid| pid > 9));
+    kill_process(Pid::from_raw(pid.unwrap()).unwrap(), Signal::KILL).unwrap();
 }
 
 #[test]

@@ -156,6 +156,14 @@ impl Balancer {
         self.process.as_mut()?.exit_status()
     }
 
+    /// As [`exit_status`](Self::exit_status), once: then it can be started
+    /// again.
+    pub fn take_dead(&mut self) -> Option<ExitStatus> {
+        let status = self.exit_status()?;
+        self.process = None;
+        Some(status)
+    }
+
     /// Its process id, if it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
@@ -179,6 +187,13 @@ impl Balancer {
     /// All that it printed.
     pub fn output(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The end of that, for messages.
+    pub fn last_lines(&self, count: usize) -> String {
+        let log = self.output();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(count)..].join("\n")
     }
 
     /// `lb status --json`.
@@ -252,9 +267,7 @@ impl Balancer {
             Some(Err(ended)) => ended,
             None => anyhow::anyhow!("waited {patience:?}; lb status: {last:?}"),
         };
-        let log = self.output();
-        let lines: Vec<&str> = log.lines().collect();
-        let end = lines[lines.len().saturating_sub(20)..].join("\n");
+        let end = self.last_lines(20);
         Err(complaint.context(format!("{what}: in vain; its log ends:\n{end}\n")))
     }
 

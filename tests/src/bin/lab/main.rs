@@ -4,6 +4,7 @@
 //! Started by `cargo xtask run`. Ctrl-C and SIGTERM end it in order; what a
 //! killed one leaves, the next one removes.
 
+mod revival;
 mod tour;
 mod up;
 mod view;

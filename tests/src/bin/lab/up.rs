@@ -1,6 +1,6 @@
 //! `lab up`: start everything, say what can be done, show what happens.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use lb_tests::binaries;
@@ -8,53 +8,46 @@ use lb_tests::deployment::Deployment;
 use lb_tests::lab::{Spec, address};
 use lb_tests::patience::{interrupted, pause};
 
+use crate::revival::{REST, Revival};
 use crate::view::{Scene, View};
 
 /// How many nodes the lab has.
 pub const NODES: usize = 3;
 /// Between two looks at the state of things.
 const REFRESH: Duration = Duration::from_millis(500);
-/// How long a node that died stays dead.
-const REST: Duration = Duration::from_secs(10);
 
 /// Runs the lab until Ctrl-C.
 pub fn up() -> Result<()> {
     let mut view = View::new();
-    let mut deployment = Deployment::start_with(
+    let deployment = Deployment::start_with(
         &Spec::interactive(NODES),
         |_| {},
         |next| view.say(&format!("{next} …")),
     )?;
-    println!("{}", guide(&deployment)?);
-    watch(&mut deployment, &mut view)?;
-    view.say("leaving …");
-    deployment.leave()?;
+    let ended = stay(deployment, &mut view);
     view.say("everything was removed");
-    Ok(())
+    ended
 }
 
-/// Shows what happens, and starts nodes again that have died.
+/// From the guide to the end of it all, whatever ends it.
+fn stay(mut deployment: Deployment, view: &mut View) -> Result<()> {
+    println!("{}", guide(&deployment)?);
+    watch(&mut deployment, view)?;
+    view.say("leaving …");
+    deployment.leave()
+}
+
+/// Shows what happens, and starts again what has died.
 fn watch(deployment: &mut Deployment, view: &mut View) -> Result<()> {
-    let mut resting: Vec<(usize, Instant)> = Vec::new();
+    let mut revival = Revival::new();
     while !interrupted() {
-        for id in deployment.cluster.take_dead() {
-            view.say(&format!("n{id} died; it is started again in {REST:?}"));
-            resting.push((id, Instant::now() + REST));
-        }
-        let now = Instant::now();
-        let (rested, still): (Vec<_>, Vec<_>) =
-            resting.into_iter().partition(|&(_, until)| now >= until);
-        resting = still;
-        for (id, _) in rested {
-            deployment.cluster.start_node(id)?;
-            let pid = deployment.cluster.pid(id).unwrap_or_default();
-            view.say(&format!("n{id} is started again, its pid is {pid}"));
-        }
-        if let Some(status) = deployment.balancer.exit_status() {
-            anyhow::bail!("lb ended ({status}):\n{}", deployment.balancer.output());
-        }
-        if let Ok(status) = deployment.balancer.status() {
-            view.show(&Scene::new(&status, &deployment.cluster));
+        revival.look(deployment, view)?;
+        match deployment.balancer.status() {
+            Ok(status) => {
+                revival.lb_answers(&deployment.balancer, view);
+                view.show(&Scene::new(&status, &deployment.cluster));
+            }
+            Err(_) => view.show_silence(),
         }
         pause(REFRESH);
     }
@@ -73,6 +66,7 @@ fn guide(deployment: &Deployment) -> Result<String> {
     let raft_node = raft_node.display();
     let socket = deployment.balancer.socket();
     let socket = socket.display();
+    let agent = deployment.balancer.pid().unwrap_or_default();
     let logs = deployment.lab.run_directory().display();
     Ok(format!(
         r#"
@@ -89,6 +83,7 @@ The lab is up. In another terminal of this machine, as root:
 
   kill the leader (n{leader})     kill -9 {pid}      it is started again after {REST:?}
   make it hang, and go on  kill -STOP {pid};  kill -CONT {pid}      (who leads later, and its pid: below)
+  kill lb, the agent       kill -9 {agent}      the kernel goes on steering; it is started again after {REST:?}, and adopts
   look around inside       ip netns exec lb-client bash      (lb-balancer, lb-n1 … lb-n{NODES}, lb-switch)
   configuration and logs   {logs}
 

@@ -9,6 +9,9 @@ use std::time::Instant;
 use lb_tests::balancer::{READ_SERVICE, Status, WRITE_SERVICE};
 use lb_tests::cluster::RaftCluster;
 
+/// While there is no agent, and while it hangs.
+const SILENCE: &str = "lb does not answer";
+
 /// The screen, from where we are now downwards.
 pub struct View {
     terminal: bool,
@@ -39,15 +42,21 @@ impl View {
 
     /// Shows the state of things.
     pub fn show(&mut self, scene: &Scene) {
+        self.draw(&scene.table(), scene.summary());
+    }
+
+    /// Shows that nobody tells the state of things.
+    pub fn show_silence(&mut self) {
+        self.draw(&format!("\n  {SILENCE}\n"), SILENCE.to_owned());
+    }
+
+    /// On a terminal the table in place, else a line when it is another one.
+    fn draw(&mut self, table: &str, summary: String) {
         if self.terminal {
-            let table = scene.table();
             let erase = self.erase();
             self.drawn = table.lines().count();
             print(&format!("{erase}{table}"));
-            return;
-        }
-        let summary = scene.summary();
-        if summary != self.last {
+        } else if summary != self.last {
             self.say(&summary);
             self.last = summary;
         }
