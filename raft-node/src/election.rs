@@ -41,6 +41,7 @@ pub async fn stand_in_turn(node: Arc<Node>) {
     let mut tried = None;
     let mut asked = None;
     loop {
+        let before = vote(&node);
         let turn = turn(&node).filter(|turn| tried != Some(turn.after));
         let (due, retry) = match turn {
             Some(turn) => (turn.due, RETRY.min(heartbeat)),
@@ -55,11 +56,10 @@ pub async fn stand_in_turn(node: Arc<Node>) {
         }
         let asking = Instant::now();
         asked = Some(asking);
-        let before = vote(&node);
         if !may_stand(&node).await {
             continue;
         }
-        // Somebody may have stood meanwhile, or led; and while this process was stopped, without being heard here.
+        // Somebody may have stood since this node's time was worked out, or led; and while this process was stopped, without being heard here.
         if before != vote(&node) || has_leader(&node) || asking.elapsed() > heartbeat {
             continue;
         }
