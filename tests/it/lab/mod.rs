@@ -226,9 +226,9 @@ fn a_server_that_wiped_its_environment_goes_with_its_lab() {
     let shell = lab.node(1).spawn(shell, &log).unwrap();
     assert!(wait_until(SECOND, || shell.output().ends_with('\n')));
     let command_line = format!("/proc/{}/cmdline", shell.output().trim());
-    // What has ended, and nobody has reaped yet, has an empty one.
-    let runs = || fs::read(&command_line).is_ok_and(|line| !line.is_empty());
-    assert!(runs());
+    // Empty on its way from one program to the next, and once it has ended.
+    let runs = || fs::read(&command_line).is_ok_and(|line| line.starts_with(b"sleep"));
+    assert!(wait_until(SECOND, runs));
     drop(shell);
     assert!(runs());
     drop(lab);
