@@ -31,8 +31,9 @@ use crate::engine::{Event, Role, RoleClaim, WatchReport};
 const LINE_MAX: usize = 16 * 1024;
 /// How long the page may bring no line.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// The time from one attempt to the next: at first, and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// The time from one attempt to the next: at first, and at most. A server that comes
+/// back may lead soon: its checks find it as fast, and the watch has to be there by then.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// One server's watch.
 pub struct Watch {
