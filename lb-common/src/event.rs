@@ -10,13 +10,21 @@ use crate::target::TargetId;
 use crate::verdict::Reason;
 
 /// How urgent an event is. Each urgency has a budget of its own, so that
-/// ordinary connections cannot crowd out bad news.
+/// ordinary connections cannot crowd out bad news, nor what clients bring
+/// about by themselves what servers do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Urgency {
     /// A connection came or went.
     Ordinary = 0,
-    /// Something that the agent or the operator acts on.
+    /// Something that the operator acts on.
     Trouble = 1,
+    /// A server failed a client, and the agent asks it why.
+    BackendFailure = 2,
+}
+
+impl Urgency {
+    /// How many there are.
+    pub const COUNT: u32 = Self::BackendFailure as u32 + 1;
 }
 
 /// How many events of one urgency one CPU sends at most within one
@@ -60,14 +68,13 @@ impl Reason {
     pub const fn urgency(self) -> Option<Urgency> {
         match self {
             Self::Established | Self::Closing | Self::ResetRelayed => Some(Urgency::Ordinary),
-            Self::BackendRefused
-            | Self::NoTarget
+            Self::BackendRefused | Self::SynUnanswered => Some(Urgency::BackendFailure),
+            Self::NoTarget
             | Self::HandshakeLost
             | Self::TableFull
             | Self::PortsExhausted
             | Self::ServersFull
             | Self::ServiceFull
-            | Self::SynUnanswered
             | Self::TtlExpired
             | Self::Unfinished => Some(Urgency::Trouble),
             Self::Truncated

@@ -8,7 +8,7 @@ use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use lb_common::addr::{Ipv4, Ipv6};
 use lb_common::counters::{REASONS_STRIDE, TargetCounters, Traffic};
-use lb_common::event::Budget;
+use lb_common::event::{Budget, Urgency};
 use lb_common::filter::Filter;
 use lb_common::flow::{Flow, FlowKey, Pending};
 use lb_common::layout::PackedKey;
@@ -148,4 +148,4 @@ pub static TARGET_COUNTERS: PerCpuArray<TargetCounters> =
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 /// What is left of each urgency's budget.
 #[map]
-pub static BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(2, 0);
+pub static BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(Urgency::COUNT, 0);

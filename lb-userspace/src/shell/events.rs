@@ -98,7 +98,7 @@ fn note(event: &KernelEvent) {
         Some(Urgency::Ordinary) | None => {
             debug!(%from, %to, service, target, reason = reason.name(), "connection");
         }
-        Some(Urgency::Trouble) => {
+        Some(Urgency::Trouble | Urgency::BackendFailure) => {
             debug!(%from, %to, service, target, reason = reason.name(), "trouble");
         }
     }

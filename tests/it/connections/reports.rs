@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use lb_tests::balancer::Configuration;
 use lb_tests::http::Connection;
 use lb_tests::lab::address::{self, Family};
 use lb_tests::lab::{NIC, Namespace};
@@ -15,6 +16,7 @@ use lb_tests::patience::{wait_for, wait_until};
 use lb_tests::privileged;
 use lb_tests::rows::frame::{Leg, SYN, segment};
 use lb_tests::traffic::Failure;
+use lb_tests::traffic::flood::{Flood, Plan};
 use lb_tests::traffic::frames::{FrameSender, mac_address};
 use rustix::net::{self, SocketType};
 
@@ -23,6 +25,8 @@ use super::{PATIENCE, Site};
 
 /// How late a report may be.
 const LATE: Duration = Duration::from_millis(10);
+/// How long a budget of the kernel program's lasts.
+const BUDGET_WINDOW: Duration = Duration::from_millis(67);
 /// SYNs in a round.
 const SYNS: u16 = 20;
 /// On a busy machine a thread may wait longer than that for a core: of so many
@@ -35,10 +39,11 @@ const NOBODYS_PORT: u16 = 8999;
 
 /// A site whose leader serves its clients on a port of one's choice, and which
 /// logs every event of the kernel's.
-fn site(port: u16) -> Site {
+fn site(port: u16, change: impl FnOnce(&mut Configuration)) -> Site {
     let mut site = Site::start(|configuration| {
         configuration.servers[0].address.set_port(port);
         configuration.check.push_str(", service_port = false");
+        change(configuration);
     });
     site.balancer
         .set_log_filter("info,lb_userspace::shell::events=debug");
@@ -116,7 +121,7 @@ fn on_time(
 fn the_agent_hears_of_a_refused_syn_within_ten_milliseconds() {
     privileged!();
     // It is UP by its health port, and its own kernel refuses.
-    let site = site(NOBODYS_PORT);
+    let site = site(NOBODYS_PORT, |_| {});
     on_time(&site, "backend_refused", "to", |port| {
         let client = SocketAddr::new(Family::V4.client(1), port);
         let from = SocketAddr::new(Family::V4.unspecified(), port);
@@ -127,6 +132,59 @@ fn the_agent_hears_of_a_refused_syn_within_ten_milliseconds() {
         assert_eq!(outcome.unwrap_err(), Failure::Refused);
         (moment, client)
     });
+}
+
+/// A service of a pool whose one server is DOWN, on this port.
+const DESERTED: u16 = 8090;
+
+#[test]
+fn a_refused_syn_is_reported_while_a_service_without_a_server_is_flooded() {
+    privileged!();
+    let nobody = SocketAddr::new(Family::V4.node(1), NOBODYS_PORT);
+    let flooded = SocketAddr::new(Family::V4.vip(), DESERTED);
+    let site = site(NOBODYS_PORT, |configuration| {
+        configuration.read_service = format!(
+            r#"
+[pool.deserted]
+check = {{ type = "tcp" }}
+server = [{{ name = "d1", address = "{nobody}" }}]
+[service.deserted]
+listen = "{flooded}"
+pool = "deserted"
+route = "any"
+"#
+        );
+    });
+    // One for each CPU that may see the RST: each has its own budgets.
+    let floods = (0..thread::available_parallelism().unwrap().get() as u64).map(|seed| {
+        let plan = Plan {
+            target: flooded,
+            rate: 10_000,
+            count_max: u64::MAX,
+            duration_max: PATIENCE,
+            seed,
+        };
+        Flood::start(site.client(), site.lab.balancer(), &plan).unwrap()
+    });
+    let floods: Vec<Flood> = floods.collect();
+    assert!(wait_until(PATIENCE, || {
+        site.balancer.stats().unwrap().packets("no_target") > 10_000
+    }));
+    let clients = (FIRST_PORT..FIRST_PORT + SYNS).map(|port| {
+        let from = SocketAddr::new(Family::V4.unspecified(), port);
+        let outcome = site
+            .client()
+            .enter(|| Echo::connect(from, Family::V4.write()));
+        assert_eq!(outcome.unwrap_err(), Failure::Refused);
+        thread::sleep(BUDGET_WINDOW / 8);
+        SocketAddr::new(Family::V4.client(1), port)
+    });
+    let clients: Vec<SocketAddr> = clients.collect();
+    let sent: u64 = floods.into_iter().map(|f| f.stop().unwrap().sent).sum();
+    println!("{sent} SYNs for nobody");
+    for client in clients {
+        reported(&site, "backend_refused", "to", client);
+    }
 }
 
 /// A listener on the first node that drops every SYN: a connection that nobody
@@ -143,7 +201,7 @@ fn deaf(node: &Namespace, at: SocketAddr) -> (rustix::fd::OwnedFd, Connection) {
 #[test]
 fn the_agent_hears_of_an_unanswered_syn_within_ten_milliseconds_of_the_next_one() {
     privileged!();
-    let site = site(NOBODYS_PORT);
+    let site = site(NOBODYS_PORT, |_| {});
     let at = SocketAddr::new(site.lab.node_address(Family::V4, 1), NOBODYS_PORT);
     let _deaf = deaf(site.lab.node(1), at);
     let sender = FrameSender::open(site.client(), NIC).unwrap();
