@@ -1,7 +1,9 @@
 //! Connections through `lb`, end to end: where they land, that every byte
-//! arrives, what is refused, and that the counters tell the truth.
+//! arrives, what is refused and what forgotten, and that the counters tell the
+//! truth.
 
 mod accounts;
+mod forgotten;
 mod refusals;
 mod reports;
 mod site;

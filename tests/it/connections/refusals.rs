@@ -1,5 +1,5 @@
 //! What is refused, and how the client learns of it: no service, no port, no
-//! room, forgotten for idleness. And that half of a connection may be closed.
+//! room. And that half of a connection may be closed.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
@@ -94,34 +94,6 @@ fn where_the_table_is_full_new_connections_are_refused_and_established_ones_live
     // The same client may come again at once, in its own place.
     open.remove(0).abort();
     site.connect_from(30_000).unwrap().ping().unwrap();
-}
-
-#[test]
-fn an_idle_connection_is_forgotten_and_reset_when_it_speaks_again() {
-    privileged!();
-    let mut site = Site::start(|configuration| {
-        configuration.write_service = "idle_timeout = \"1s\"".to_owned();
-    });
-    let mut idle = site.connect().unwrap();
-    let mut busy = site.connect().unwrap();
-    idle.ping().unwrap();
-    let listed = |site: &Site, client: &str| {
-        let flows = site.balancer.flows().unwrap().flows;
-        flows.iter().any(|flow| flow.client == client)
-    };
-    assert!(listed(&site, &idle.client()));
-    let forgotten = wait_until(PATIENCE, || {
-        busy.ping().unwrap();
-        !listed(&site, &idle.client())
-    });
-    assert!(forgotten, "{:?}", site.balancer.flows());
-    assert!(listed(&site, &busy.client()));
-    let before = site.balancer.stats().unwrap().packets("unknown_flow");
-    assert_eq!(idle.ping().unwrap_err(), Failure::Reset);
-    let after = site.balancer.stats().unwrap().packets("unknown_flow");
-    assert!(after > before);
-    busy.ping().unwrap();
-    assert!(site.balancer.terminate().unwrap().success());
 }
 
 #[test]

@@ -227,6 +227,12 @@ impl Balancer {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// The directory of its pins.
+    pub fn pins(&self) -> Result<PathBuf> {
+        let mut found = fs::read_dir(self.bpffs.join("lb"))?.flatten();
+        Ok(found.next().context("lb has pinned nothing")?.path())
+    }
+
     /// Writes another configuration; nobody reads it yet.
     pub fn write(&self, configuration: &Configuration) -> Result<()> {
         fs::write(&self.configuration, configuration.to_toml())?;

@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,7 +68,7 @@ impl Crowd {
         balancer.set_log_filter("info,lb_userspace::shell::flows=debug");
         balancer.start_again()?;
         balancer.wait_until_serving(PATIENCE)?;
-        let pins = pins(&lab)?;
+        let pins = balancer.pins()?;
         let flows = HashMap::try_from(Map::HashMap(MapData::from_pin(pins.join("FLOWS_V4"))?))?;
         let array = |name: &str| Ok::<_, anyhow::Error>(MapData::from_pin(pins.join(name))?);
         let open = lab
@@ -330,12 +329,6 @@ impl SweepReport {
             longest_slice: Duration::from_micros(field("longest_slice_us")?),
         })
     }
-}
-
-/// The directory of the agent's pins.
-fn pins(lab: &Lab) -> Result<PathBuf> {
-    let mut found = fs::read_dir(lab.bpffs().join("lb"))?.flatten();
-    Ok(found.next().context("lb has pinned nothing")?.path())
 }
 
 /// Both flows of the one connection from `client`, and their target.
