@@ -2,6 +2,9 @@
 //! as JSON and as tables, and the same numbers in both.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
 
 use lb_tests::balancer::{Flows, READ_SERVICE, Status, WRITE_SERVICE};
 use lb_tests::lab::address;
@@ -134,6 +137,35 @@ fn status_and_flows_show_the_connections_that_are_open() {
     closed.unwrap();
     let flows = site.balancer.flows().unwrap().flows;
     assert!(flows.iter().all(|flow| flow.state == "closed"), "{flows:?}");
+}
+
+#[test]
+fn flows_are_listed_by_client_or_by_how_long_they_have_been_idle() {
+    privileged!();
+    let site = Site::start(|_| {});
+    let mut open = Vec::new();
+    for port in [30_003, 30_001, 30_002] {
+        let mut echo = site.connect_from(port).unwrap();
+        echo.ping().unwrap();
+        open.push(echo);
+        // Longer than the client waits before it acknowledges the answer.
+        thread::sleep(Duration::from_millis(300));
+    }
+    let ports = |arguments: &[&str]| {
+        let table = site.table(&[&["flows"], arguments].concat());
+        let rows = table.lines().filter(|line| line.starts_with(WRITE_SERVICE));
+        let client = |row: &str| row.split_whitespace().nth(1).unwrap().parse().unwrap();
+        rows.map(|row| SocketAddr::port(&client(row))).collect()
+    };
+    for (arguments, wanted) in [
+        (&[][..], &[30_001, 30_002, 30_003][..]),
+        (&["--sort", "client", "--limit", "2"], &[30_001, 30_002]),
+        (&["--sort", "idle"], &[30_003, 30_001, 30_002]),
+        (&["--sort", "idle", "--limit", "2"], &[30_003, 30_001]),
+    ] {
+        let listed: Vec<u16> = ports(arguments);
+        assert_eq!(listed, wanted, "{arguments:?}");
+    }
 }
 
 fn check_flows(flows: &Flows, open: &[Echo]) {

@@ -187,3 +187,67 @@ impl Listed {
         self.connections.truncate(filter.limit);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_common::addr::{Ipv4, Port};
+    use lb_common::flow::Owner;
+    use lb_common::target::{Generation, Hop};
+
+    use super::*;
+
+    /// More than are kept at a time.
+    const COUNT: u32 = 3 * SLICE as u32 + 1;
+    const LIMIT: usize = 3;
+
+    /// The first clients' ports of many connections: the higher its port, the
+    /// longer a connection has been idle. They are found in no order.
+    fn first(order: Order) -> Vec<u16> {
+        let filter = Filter {
+            service: None,
+            targets: None,
+            source: None,
+            order,
+            limit: LIMIT,
+        };
+        let now = now();
+        let mut listed = Listed::default();
+        for number in 0..COUNT {
+            // A prime number of steps: each port once.
+            let port = number * 7919 % COUNT;
+            let key = FlowKey {
+                source: Ipv4::default(),
+                destination: Ipv4::default(),
+                source_port: Port::new(port as u16),
+                destination_port: Port::new(80),
+            };
+            let owner = Owner {
+                target: TargetId(1),
+                generation: Generation(0),
+            };
+            // A second each, so that it does not matter how long this takes.
+            let last_seen = now.minus(port * 1000);
+            let direction = Direction::Forward;
+            let flow = Flow::new(&key, &key, direction, owner, Hop::default(), last_seen);
+            listed.add(
+                &filter,
+                (&key, &flow),
+                &Target::default(),
+                State::Established,
+            );
+        }
+        listed.trim(&filter);
+        assert_eq!(listed.total, u64::from(COUNT));
+        let connections = listed.connections.iter();
+        connections
+            .map(|connection| connection.client.port())
+            .collect()
+    }
+
+    #[test]
+    fn the_first_of_many_are_those_that_come_first_among_all() {
+        assert_eq!(first(Order::Client), [0, 1, 2]);
+        let last = (COUNT - 1) as u16;
+        assert_eq!(first(Order::Idle), [last, last - 1, last - 2]);
+    }
+}
