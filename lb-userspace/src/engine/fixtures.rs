@@ -158,6 +158,10 @@ pub enum Says {
     Nothing,
     /// RST.
     Refuses,
+    /// 200 at /primary, and RST at the port that clients connect to.
+    LeadsUnready(Option<u64>),
+    /// 200 at /primary, and nothing at that port before the timeout.
+    LeadsStuck(Option<u64>),
 }
 
 /// How such a server's check ends, and what the server says of itself.
@@ -175,6 +179,8 @@ fn finding(says: Says) -> (Outcome, Option<RoleClaim>) {
         Says::Neither(term) => (Outcome::Status, claim(Role::Unknown, term)),
         Says::Nothing => (Outcome::AnswerTimeout, None),
         Says::Refuses => (Outcome::Refused, None),
+        Says::LeadsUnready(term) => (Outcome::Refused, claim(Role::Leader, term)),
+        Says::LeadsStuck(term) => (Outcome::ConnectTimeout, claim(Role::Leader, term)),
     }
 }
 

@@ -1,8 +1,8 @@
 //! One server of a pool: everything that is known about it, and from whom.
 //!
 //! What its checks say, what it says of itself, what its agent advises, what
-//! became of its clients. How a word about the leadership is taken is decided
-//! here, by two functions without memory.
+//! became of its clients. What a word about the leadership claims, and what it
+//! leaves of a claim, is decided here, by functions without memory.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::engine::action::Pace;
 use crate::engine::advice::{Admin, Advice, Operating};
 use crate::engine::circuit::Circuit;
 use crate::engine::event::{CheckReport, Role, RoleClaim};
-use crate::engine::health::{Evidence, Phase};
+use crate::engine::health::Phase;
 use crate::engine::roles::Claim;
 use crate::engine::route::Usability;
 use crate::engine::warmth::Warmth;
@@ -180,39 +180,19 @@ pub(super) const fn claim_in(said: &RoleClaim) -> Claim {
     }
 }
 
-/// The claim that a server is held to after a check, and what the fence hears.
+/// What is left of a server's claim after a word that takes away and never
+/// gives: one in a check that did not pass, or in a line.
 ///
 /// A claim is taken from a check that passed. It is lost by contradiction at
-/// once: a leader that says anything else leads no more. A replica that cannot
-/// vouch for its role for a moment (nobody leads just now) stays one until its
-/// failures make it DOWN, and so does everything that is said by nobody.
-pub(super) fn after_check(
-    claim: Claim,
-    evidence: Evidence,
-    said: Option<&RoleClaim>,
-) -> (Claim, Claim) {
-    let Some(said) = said else {
-        return (claim, Claim::Unknown);
-    };
-    match (evidence, claim_in(said), claim) {
-        (Evidence::Passed, says, _) => (says, says),
-        (_, Claim::Leader { .. }, claim) => (claim, Claim::Unknown),
-        (_, says, Claim::Leader { .. } | Claim::Adopted) => (Claim::Unknown, says),
-        (_, says, claim) => (claim, says),
-    }
-}
-
-/// The same after a line that the server sent by itself.
-///
-/// A line takes away and never gives: it may have been on its way for long,
-/// and a check that has just begun may know better. Whatever it says that is
-/// news, a check has to confirm; so a leader that tells of its own newer term
-/// goes on until then.
-pub(super) fn after_line(claim: Claim, said: &RoleClaim) -> (Claim, Claim) {
+/// once: a leader that says anything else leads no more. One that tells of
+/// another term goes on in its own until a check has passed; and a replica
+/// that cannot vouch for its role for a moment (nobody leads just now) stays
+/// one until its failures make it DOWN.
+pub(super) const fn left_of(claim: Claim, said: &RoleClaim) -> Claim {
     match (claim, claim_in(said)) {
-        (Claim::Leader { .. } | Claim::Adopted, Claim::Leader { .. }) => (claim, Claim::Unknown),
-        (Claim::Leader { .. } | Claim::Adopted, says) => (Claim::Unknown, says),
-        (Claim::Replica { .. } | Claim::Unknown, says) => (claim, says),
+        (claim, Claim::Leader { .. }) => claim,
+        (Claim::Leader { .. } | Claim::Adopted, _) => Claim::Unknown,
+        (Claim::Replica { .. } | Claim::Unknown, _) => claim,
     }
 }
 
@@ -224,7 +204,6 @@ pub(super) fn is_news(claim: Claim, said: &RoleClaim) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Evidence::{Conclusive, Failed, Passed};
 
     const LEADS: Claim = Claim::Leader { term: Some(5) };
     const FOLLOWS: Claim = Claim::Replica { term: Some(5) };
@@ -246,64 +225,27 @@ mod tests {
 
     const HELD: [Claim; 4] = [Claim::Adopted, LEADS, FOLLOWS, Claim::Unknown];
 
-    /// Every claim that a server may be held to, times every word, times
-    /// every evidence.
-    #[test]
-    fn a_word_in_a_check() {
-        for held in HELD {
-            for evidence in [Passed, Failed, Conclusive] {
-                assert_eq!(after_check(held, evidence, None), (held, Claim::Unknown));
-            }
-            for word in [NEWER, BEHIND, Claim::Unknown] {
-                let (claim, heard) = after_check(held, Passed, Some(&says(word)));
-                assert_eq!((claim, heard), (word, word), "of {held:?}");
-            }
-            for evidence in [Failed, Conclusive] {
-                let taken = |word| after_check(held, evidence, Some(&says(word)));
-                let led = matches!(held, Claim::Adopted | Claim::Leader { .. });
-                let left = if led { Claim::Unknown } else { held };
-                assert_eq!(taken(NEWER), (held, Claim::Unknown), "no claim is taken up");
-                assert_eq!(taken(BEHIND), (left, BEHIND));
-                assert_eq!(taken(Claim::Unknown), (left, Claim::Unknown));
-            }
-        }
-    }
-
     /// Every claim that a server may be held to, times every word.
     #[test]
-    fn a_word_in_a_line() {
+    fn a_word_that_gives_nothing() {
         let unknown = Claim::Unknown;
         let table = [
-            (Claim::Adopted, NEWER, (Claim::Adopted, unknown)),
-            (Claim::Adopted, BEHIND, (unknown, BEHIND)),
-            (Claim::Adopted, unknown, (unknown, unknown)),
-            (LEADS, NEWER, (LEADS, unknown)),
-            (LEADS, BEHIND, (unknown, BEHIND)),
-            (LEADS, unknown, (unknown, unknown)),
-            (FOLLOWS, NEWER, (FOLLOWS, NEWER)),
-            (FOLLOWS, BEHIND, (FOLLOWS, BEHIND)),
-            (FOLLOWS, unknown, (FOLLOWS, unknown)),
-            (unknown, NEWER, (unknown, NEWER)),
-            (unknown, BEHIND, (unknown, BEHIND)),
-            (unknown, unknown, (unknown, unknown)),
+            (Claim::Adopted, NEWER, Claim::Adopted),
+            (Claim::Adopted, BEHIND, unknown),
+            (Claim::Adopted, unknown, unknown),
+            (LEADS, NEWER, LEADS),
+            (LEADS, BEHIND, unknown),
+            (LEADS, unknown, unknown),
+            (FOLLOWS, NEWER, FOLLOWS),
+            (FOLLOWS, BEHIND, FOLLOWS),
+            (FOLLOWS, unknown, FOLLOWS),
+            (unknown, NEWER, unknown),
+            (unknown, BEHIND, unknown),
+            (unknown, unknown, unknown),
         ];
         assert_eq!(table.len(), HELD.len() * 3, "a row is missing");
-        for (held, word, expected) in table {
-            assert_eq!(
-                after_line(held, &says(word)),
-                expected,
-                "{held:?}, {word:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn no_line_makes_a_leader() {
-        for held in HELD {
-            for word in [LEADS, NEWER, FOLLOWS, BEHIND, Claim::Unknown] {
-                let (claim, _) = after_line(held, &says(word));
-                assert!(claim == held || claim == Claim::Unknown, "{claim:?}");
-            }
+        for (held, word, left) in table {
+            assert_eq!(left_of(held, &says(word)), left, "{held:?}, {word:?}");
         }
     }
 }

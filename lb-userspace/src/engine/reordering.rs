@@ -4,7 +4,7 @@
 //! Other than in `simulation`, the servers tell the truth: each what it knew
 //! when it said it. Answers to checks and lines travel for any time and
 //! overtake each other, but for the lines of one connection; connections
-//! break; answers are lost; and what has arrived waits until the agent gets to
+//! break; answers are lost; service ports get stuck; and what has arrived waits until the agent gets to
 //! it. At every step:
 //!
 //! - one writer at most, after each single operation of a plan;
@@ -35,6 +35,8 @@ enum Step {
     Learn(usize),
     /// The node loses touch with the others.
     Lose(usize),
+    /// The node's service port does not answer, or does again.
+    Stick(usize),
     /// The node is asked, if it is not being asked already.
     Ask(usize),
     /// It answers.
@@ -57,6 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => node().prop_map(Step::Elect),
         3 => node().prop_map(Step::Learn),
         1 => node().prop_map(Step::Lose),
+        1 => node().prop_map(Step::Stick),
         4 => node().prop_map(Step::Ask),
         4 => node().prop_map(Step::Answer),
         4 => node().prop_map(Step::Arrive),
@@ -86,6 +89,8 @@ type Arrival = (usize, Option<Word>, Event);
 
 struct Node {
     says: Says,
+    /// Its checks fail, whatever it says in them.
+    stuck: bool,
     check: Option<Check>,
     lines: VecDeque<Word>,
     /// Of what was taken in, what it said last.
@@ -113,6 +118,7 @@ impl World {
         let (agent, _) = Agent::new(config.clone(), Installed::default(), now);
         let node = |_| Node {
             says: Says::Neither(None),
+            stuck: false,
             check: None,
             lines: VecDeque::new(),
             newest: None,
@@ -194,7 +200,11 @@ impl World {
 
     /// A check ends: with this answer, or without one.
     fn ends(&mut self, node: usize, check: Check, word: Option<Word>) {
-        let says = word.map_or(Says::Nothing, |word| word.says);
+        let says = match word.map(|word| word.says) {
+            Some(Says::Leads(term)) if self.nodes[node].stuck => Says::LeadsStuck(term),
+            Some(says) => says,
+            None => Says::Nothing,
+        };
         let event = checked(check.began + TOOK, node as u8 + 1, says);
         self.arrived.push_back((node, word, event));
     }
@@ -228,6 +238,7 @@ impl World {
                 self.leader = self.leader.filter(|&leader| leader != node);
                 self.becomes(node, Says::Neither(self.term()));
             }
+            Step::Stick(node) => self.nodes[node].stuck = !self.nodes[node].stuck,
             Step::Ask(node) => {
                 let began = self.now;
                 let check = Check {
@@ -275,6 +286,7 @@ impl World {
         let leader = self.leader.unwrap_or(0);
         self.step(Step::Elect(leader))?;
         for node in 0..NODES {
+            self.nodes[node].stuck = false;
             self.step(Step::Learn(node))?;
             while !self.nodes[node].lines.is_empty() {
                 self.step(Step::Hear(node))?;

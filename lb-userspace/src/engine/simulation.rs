@@ -59,6 +59,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => term.clone().prop_map(Says::Neither),
         2 => Just(Says::Nothing),
         1 => Just(Says::Refuses),
+        1 => term.clone().prop_map(Says::LeadsUnready),
+        1 => term.clone().prop_map(Says::LeadsStuck),
     ];
     let told = prop_oneof![
         term.clone().prop_map(Says::Leads),
@@ -288,7 +290,8 @@ impl World {
             Step::Report(number, says) => {
                 // Longer than a check takes: it began after all lines before.
                 self.now += MOMENT;
-                self.record.note(number, says);
+                let leads = self.agent_leader() == Some(server(number));
+                self.record.note(number, says, leads);
                 self.sees(checked(self.now, number, says))
             }
             Step::Line(number, says) => {

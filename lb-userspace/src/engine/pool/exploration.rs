@@ -14,7 +14,7 @@ use crate::engine::event::Event;
 use crate::engine::fixtures::{Says, checked, line, pool};
 use crate::engine::roles::Claim;
 
-use Says::{Follows, Leads, Neither, Nothing, Refuses};
+use Says::{Follows, Leads, LeadsStuck, LeadsUnready, Neither, Nothing, Refuses};
 
 /// How a word gets to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ enum Way {
     Line,
 }
 
-const WORDS: [Says; 7] = [
+const WORDS: [Says; 11] = [
     Leads(Some(5)),
     Leads(Some(6)),
     Follows(Some(5)),
@@ -35,6 +35,10 @@ const WORDS: [Says; 7] = [
     Neither(Some(6)),
     Nothing,
     Refuses,
+    LeadsUnready(Some(5)),
+    LeadsUnready(Some(6)),
+    LeadsStuck(Some(5)),
+    LeadsStuck(Some(6)),
 ];
 const SERVERS: [u8; 2] = [1, 2];
 
@@ -102,14 +106,24 @@ fn is_right(
     demand(asked || !claimed, "only a check gives a claim to lead")?;
     let contradicts = match says {
         Follows(_) | Neither(_) => true,
-        Refuses => way != Way::Line,
-        Leads(_) | Nothing => false,
+        Refuses | LeadsUnready(_) => way != Way::Line,
+        Leads(_) | LeadsStuck(_) | Nothing => false,
     };
     if old == Some(number) && contradicts {
         demand(new != old, "a contradiction demotes at once")?;
     }
-    if let (Leads(term) | Follows(term), true) = (says, old.is_some_and(|old| old != number)) {
-        demand(term <= seen || new != old, "a newer term deposes at once")?;
+    if let Leads(term) | LeadsUnready(term) | LeadsStuck(term) | Follows(term) = says {
+        let other = old.is_some_and(|old| old != number);
+        demand(
+            !other || term <= seen || new != old,
+            "a newer term deposes at once, and whoever tells it",
+        )?;
+    }
+    if old == Some(number) && matches!(says, LeadsStuck(_)) {
+        demand(
+            new == old || !after.members[usize::from(number) - 1].phase.is_up(),
+            "a leader's own newer term costs it nothing",
+        )?;
     }
     if let (Way::Check, Leads(term), false) = (way, says, after.is_opening()) {
         demand(

@@ -9,7 +9,7 @@ use crate::config::{Observe, ServerName};
 use crate::engine::action::Action;
 use crate::engine::advice::AgentReport;
 use crate::engine::event::{BackendFailure, CheckReport, RoleClaim, WatchReport};
-use crate::engine::member::{Member, after_check, after_line, claim_in, is_news};
+use crate::engine::member::{Member, claim_in, is_news, left_of};
 use crate::engine::roles::Claim;
 
 impl Pool {
@@ -40,24 +40,24 @@ impl Pool {
         };
         let mut actions = Vec::new();
         let evidence = report.outcome.evidence();
+        let passed = report.outcome.passed();
         let member = &mut self.members[index];
         member.fresh = now;
         member.asked = false;
         // What it told since the check began may be newer than what it says
         // here: then this takes away and gives nothing, as a line does.
         let late = member.pushed.is_some_and(|pushed| report.began < pushed);
-        let (claim, heard) = match &report.role {
-            Some(said) if late => self.after_line(index, said),
-            said => after_check(member.claim, evidence, said.as_ref()),
+        let claim = match &report.role {
+            None => member.claim,
+            Some(said) if passed && !late => claim_in(said),
+            Some(said) => left_of(member.claim, said),
         };
-        let member = &mut self.members[index];
         let unsettled = late
             && report
                 .role
                 .as_ref()
                 .is_some_and(|said| is_news(claim, said));
-        member.claim = claim;
-        self.fence.hear(heard);
+        self.take(index, claim, report.role.as_ref());
         let mut hint = self.hear_of(index, report.role.as_ref());
         if unsettled {
             hint.push(index);
@@ -67,7 +67,6 @@ impl Pool {
         if !late {
             member.said = report.role.clone();
         }
-        let passed = report.outcome.passed();
         member.check = Some((report, now));
         let circuit = std::mem::take(&mut member.circuit);
         member.circuit = circuit.probed(now, passed, thresholds.rise, &breaker);
@@ -101,9 +100,8 @@ impl Pool {
         if !is_news(member.claim, &said) {
             return actions;
         }
-        let (claim, heard) = self.after_line(index, &said);
-        self.members[index].claim = claim;
-        self.fence.hear(heard);
+        let claim = left_of(member.claim, &said);
+        self.take(index, claim, Some(&said));
         let mut hint = self.hear_of(index, Some(&said));
         hint.push(index);
         self.members[index].said = Some(said);
@@ -114,13 +112,16 @@ impl Pool {
         actions
     }
 
-    /// The claim that a server is held to after a line, and what the fence
-    /// hears. Only whom we hold for the leader is spared to depose itself.
-    fn after_line(&self, index: usize, said: &RoleClaim) -> (Claim, Claim) {
-        let (claim, heard) = after_line(self.members[index].claim, said);
-        match self.leader {
-            Some((leader, _)) if leader == index => (claim, heard),
-            Some(_) | None => (claim, claim_in(said)),
+    /// Holds a server to a claim, by what it said, and lets the fence hear that.
+    /// Only whom we hold for the leader is spared to depose itself: the newer
+    /// term that it tells of counts when it claims it.
+    fn take(&mut self, index: usize, claim: Claim, said: Option<&RoleClaim>) {
+        self.members[index].claim = claim;
+        let leads = self.leader.is_some_and(|(leader, _)| leader == index);
+        let says = said.map_or(Claim::Unknown, claim_in);
+        let spared = leads && matches!(says, Claim::Leader { .. }) && claim != says;
+        if !spared {
+            self.fence.hear(says);
         }
     }
 
@@ -248,6 +249,7 @@ mod tests {
                 1 => term().prop_map(Says::Neither),
                 1 => Just(Says::Nothing),
                 1 => Just(Says::Refuses),
+                1 => term().prop_map(Says::LeadsStuck),
             ]
         };
         let number = || 1..4_u8;

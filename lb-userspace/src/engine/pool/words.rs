@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::Pool;
 use crate::engine::event::Role;
+use crate::engine::member::{Member, claim_in};
 use crate::engine::roles::{Claim, Ruling};
 
 impl Pool {
@@ -43,7 +44,8 @@ impl Pool {
                     name(*server)
                 )
             }
-            Ruling::Leader { .. } | Ruling::Nobody => String::new(),
+            Ruling::Nobody => self.unproved().unwrap_or_default(),
+            Ruling::Leader { .. } => String::new(),
         };
         for (index, member) in self.members.iter().enumerate() {
             let (Claim::Leader { term }, Some(seen)) = (member.claim, self.fence.seen()) else {
@@ -65,5 +67,19 @@ impl Pool {
             );
         }
         (!problem.is_empty()).then_some(problem)
+    }
+
+    /// Who would lead if its check had passed.
+    fn unproved(&self) -> Option<String> {
+        let failed =
+            |member: &Member| matches!(&member.check, Some((last, _)) if !last.outcome.passed());
+        let said = |member: &Member| member.said.as_ref().map(claim_in);
+        let unproved = |member: &&Member| {
+            matches!(said(member), Some(Claim::Leader { term }) if self.fence.admits(term))
+                && failed(member)
+        };
+        let member = self.members.iter().find(unproved)?;
+        let name = member.server.name.as_str();
+        Some(format!("{name} claims to lead, but its check fails"))
     }
 }

@@ -98,6 +98,35 @@ fn a_followers_higher_term_drops_the_leader_without_waiting_for_fall() {
     assert_eq!(asked(&actions), ["n1", "n2"]);
 }
 
+/// It was elected, and does not serve clients yet.
+#[test]
+fn a_newer_term_deposes_though_the_check_of_who_tells_it_fails() {
+    for unready in [LeadsUnready, LeadsStuck] {
+        let mut stage = Stage::settled(write_and_read());
+        let old = stage.id(WRITE, 1);
+        let actions = stage.hears(2, unready(Some(6)));
+        assert_eq!(stage.writer(), None);
+        assert!(cuts(&actions).contains(&old), "{actions:?}");
+        assert_eq!(asked(&actions), ["n1", "n3"]);
+        let problem = stage.problem().unwrap();
+        assert_eq!(problem, "n2 claims to lead, but its check fails");
+        stage.hears(1, Leads(Some(5)));
+        assert_eq!(stage.writer(), None);
+        stage.hears(2, Leads(Some(6)));
+        assert_eq!(stage.writer(), Some(2), "as soon as it passes");
+    }
+}
+
+#[test]
+fn a_failed_check_of_the_leader_in_its_own_newer_term_is_one_failure() {
+    let mut stage = Stage::settled(write_and_read());
+    stage.hears(1, LeadsStuck(Some(6)));
+    stage.hears(1, LeadsStuck(Some(6)));
+    assert_eq!(stage.writer(), Some(1));
+    stage.hears(1, LeadsStuck(Some(6)));
+    assert_eq!(stage.writer(), None, "by fall");
+}
+
 #[test]
 fn a_lone_candidate_with_a_high_term_drops_nobody() {
     let mut stage = Stage::settled(write_and_read());

@@ -19,7 +19,7 @@ use super::fixtures::*;
 use super::{Action, Agent, Event, Installed, Notice, Op, Pace, TICK};
 use crate::api::{ServerState, ServiceState};
 use crate::config::{Algorithm, Config, OnChange, Route, Service};
-use Says::{Follows, Leads, Neither, Nothing, Refuses};
+use Says::{Follows, Leads, LeadsStuck, LeadsUnready, Neither, Nothing, Refuses};
 
 const WRITE: u16 = 8080;
 const READ: u16 = 8081;

@@ -15,7 +15,7 @@ pub struct Record {
     last_word: BTreeMap<u8, Says>,
     /// Who was checked, and said something or nothing.
     heard: BTreeSet<u8>,
-    /// Who said nothing in the last check, or has had none for long: it may be
+    /// Whose last check only failed, or who has had none for long: it may be
     /// DOWN, and its claim gone.
     silent: BTreeSet<u8>,
     /// Long enough for checks to count as failed that have not ended.
@@ -32,32 +32,41 @@ impl Record {
         }
     }
 
-    /// A check has ended.
-    pub fn note(&mut self, number: u8, says: Says) {
+    /// A check has ended. One that failed gives no claim, and what it says of
+    /// the leader's own term counts no more than that.
+    pub fn note(&mut self, number: u8, says: Says, leads: bool) {
         let opening = self.heard.len() < 3;
         self.heard.insert(number);
-        match says {
-            Says::Nothing => self.silent.insert(number),
-            _ => self.silent.remove(&number),
+        let failed_only = matches!(says, Says::Nothing | Says::LeadsStuck(_));
+        match failed_only {
+            true => self.silent.insert(number),
+            false => self.silent.remove(&number),
         };
-        if let Says::Leads(term) | Says::Follows(term) = says {
-            self.highest = self.highest.max(term);
+        match says {
+            Says::LeadsUnready(_) | Says::LeadsStuck(_) if leads => {}
+            Says::Leads(term)
+            | Says::Follows(term)
+            | Says::LeadsUnready(term)
+            | Says::LeadsStuck(term) => self.highest = self.highest.max(term),
+            Says::Neither(_) | Says::Nothing | Says::Refuses => {}
         }
-        if says != Says::Nothing {
+        if !failed_only {
             self.last_word.insert(number, says);
         } else if opening && !self.adopted.contains(&server(number)) {
             // It may be DOWN, and its claim was not taken up: it is forgotten.
             self.last_word.remove(&number);
         }
-        // Otherwise silence takes nothing back before `fall`.
+        // Otherwise a failure takes nothing back before `fall`.
     }
 
     /// A line takes away; a claim in it counts when a check has confirmed it,
     /// but for its term, where it is not the leader's.
     pub fn note_line(&mut self, number: u8, says: Says, leads: bool) {
         match says {
-            Says::Leads(_) if leads => {}
-            Says::Leads(term) => self.highest = self.highest.max(term),
+            Says::Leads(_) | Says::LeadsUnready(_) | Says::LeadsStuck(_) if leads => {}
+            Says::Leads(term) | Says::LeadsUnready(term) | Says::LeadsStuck(term) => {
+                self.highest = self.highest.max(term);
+            }
             Says::Follows(term) => {
                 self.highest = self.highest.max(term);
                 self.last_word.insert(number, says);
