@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use lb_tests::bench::crowd::{Findings, measure};
+use lb_tests::bench::crowd::{Crowd, Findings, SweepReport, measure};
+use lb_tests::patience::wait_until;
 use lb_tests::privileged;
 
 /// Two flows each.
@@ -61,4 +62,31 @@ fn a_million_flows_are_swept_listed_and_forgotten_at_once() {
         assert_eq!(flows.len(), shown, "{name}");
         assert!((all..all + 4).contains(&total), "{name}: {total}");
     }
+}
+
+/// More than one sweep forgets.
+const HANDSHAKES: u32 = 200_000;
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn handshakes_of_a_flood_are_forgotten_in_slices() {
+    privileged!();
+    let mut crowd = Crowd::start(HANDSHAKES, "1h", "timeouts = { half_open = \"1s\" }").unwrap();
+    let ahead = Duration::from_secs(10);
+    crowd.fill_handshakes(ahead).unwrap();
+    let all = u64::from(HANDSHAKES) * 2;
+    let mut sweeps = crowd.sweeps();
+    let gone = wait_until(PATIENCE, || {
+        sweeps = crowd.sweeps();
+        let full = sweeps.iter().position(|sweep| sweep.pending >= all);
+        full.is_some_and(|full| sweeps[full..].iter().any(|sweep| sweep.pending == 0))
+    });
+    assert!(gone, "{sweeps:?}");
+    let slowest: &dyn Fn(fn(&SweepReport) -> Duration) -> Duration =
+        &|of| sweeps.iter().map(of).max().unwrap();
+    let (cpu, slice) = (slowest(|sweep| sweep.cpu), slowest(|s| s.longest_slice));
+    println!("{all} entries: at most {cpu:?} a sweep, {slice:?} a slice");
+    assert!(cpu < Duration::from_millis(500), "{cpu:?}");
+    assert!(slice < Duration::from_millis(50), "{slice:?}");
 }

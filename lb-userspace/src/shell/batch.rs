@@ -1,5 +1,5 @@
 //! Batched access to maps, which aya does not offer: one system call for
-//! thousands of entries (`BPF_MAP_LOOKUP_BATCH`), and
+//! thousands of entries (`BPF_MAP_LOOKUP_BATCH`, `BPF_MAP_DELETE_BATCH`), and
 //! calls of a program that works on many entries (`BPF_PROG_RUN`).
 //!
 //! A walk sees every entry that is there for all of its time, and may or may
@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use lb_common::layout::Plain;
 
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+
+const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
 
 const BPF_PROG_RUN: libc::c_long = 10;
 
@@ -129,6 +131,31 @@ impl<'a, M: AsFd, K: Plain, V: Plain> Walk<'a, M, K, V> {
             return Ok(count);
         }
     }
+}
+
+/// Takes entries out of the hash map `map`, whose keys have the layout of `K`.
+/// One that is gone already is as good.
+///
+/// # Errors
+/// What the kernel says.
+pub fn delete<K: Plain>(map: &impl AsFd, mut keys: &[K]) -> io::Result<()> {
+    while !keys.is_empty() {
+        let mut attr = BatchAttr {
+            keys: keys.as_ptr() as u64,
+            count: u32::try_from(keys.len()).unwrap_or(u32::MAX),
+            map_fd: map.as_fd().as_raw_fd() as u32,
+            ..BatchAttr::default()
+        };
+        let done = match bpf(BPF_MAP_DELETE_BATCH, &mut attr) {
+            Ok(()) => attr.count as usize,
+            // The kernel stops at a key that is not there, having counted
+            // those before it.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => attr.count as usize + 1,
+            Err(error) => return Err(error),
+        };
+        keys = keys.get(done..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// Calls an XDP program on `input`, which takes the place of a packet: longer

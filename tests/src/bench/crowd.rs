@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::addr::{Ipv4, Port};
-use lb_common::flow::{Direction, Flow, FlowKey, Tick};
+use lb_common::flow::{Direction, Flow, FlowKey, Pending, Progress, Tick};
 use lb_common::target::{Load, Target, TargetId};
 
 use crate::balancer::{Balancer, Configuration, Flows};
@@ -40,6 +40,7 @@ pub struct Crowd {
     /// The agent.
     pub balancer: Balancer,
     flows: HashMap<MapData, FlowKey<Ipv4>, Flow<Ipv4>>,
+    pending: HashMap<MapData, FlowKey<Ipv4>, Pending<Ipv4>>,
     load: Array<MapData, Load>,
     service_load: Array<MapData, u32>,
     /// What is copied: forward, and reply.
@@ -53,13 +54,19 @@ pub struct Crowd {
 
 impl Crowd {
     /// Starts `lb` with room for `connections`; open ones are forgotten after
-    /// `idle_timeout`, in the words of the configuration.
-    pub fn start(connections: u32, idle_timeout: &str) -> Result<Self> {
+    /// `idle_timeout`, in the words of the configuration, of which `top` has
+    /// further ones.
+    pub fn start(connections: u32, idle_timeout: &str, top: &str) -> Result<Self> {
         let lab = Lab::new(&Spec::for_test(1))?;
         let at = lab.node_address(Family::V4, 1);
         let node = FakeNode::start(lab.node(1), 1, at, Claim::leader(1))?;
         let mut configuration = Configuration::for_nodes(&lab);
-        configuration.top = format!("limits = {{ connections = {} }}", connections + 16);
+        // The table of handshakes loses none as long as it is half empty.
+        configuration.top = format!(
+            "limits = {{ connections = {}, half_open = {} }}\n{top}",
+            connections + 16,
+            connections * 2,
+        );
         configuration.read_service = format!("idle_timeout = \"{idle_timeout}\"");
         // A server whose threads wait for a core is not to be taken for DOWN.
         configuration.check =
@@ -69,17 +76,19 @@ impl Crowd {
         balancer.start_again()?;
         balancer.wait_until_serving(PATIENCE)?;
         let pins = balancer.pins()?;
-        let flows = HashMap::try_from(Map::HashMap(MapData::from_pin(pins.join("FLOWS_V4"))?))?;
-        let array = |name: &str| Ok::<_, anyhow::Error>(MapData::from_pin(pins.join(name))?);
+        let map = |name: &str| Ok::<_, anyhow::Error>(MapData::from_pin(pins.join(name))?);
+        let flows = HashMap::try_from(Map::HashMap(map("FLOWS_V4")?))?;
+        let pending = HashMap::try_from(Map::LruHashMap(map("PENDING_V4")?))?;
         let open = lab
             .client()
             .enter(|| Connection::open(Family::V4.read(), PATIENCE))?;
-        let targets = Array::try_from(Map::Array(array("TARGETS_V4")?))?;
+        let targets = Array::try_from(Map::Array(map("TARGETS_V4")?))?;
         let (pair, target) = pair_of(&flows, &targets, open.local_address()?)?;
         Ok(Self {
             flows,
-            load: Array::try_from(Map::Array(array("LOAD")?))?,
-            service_load: Array::try_from(Map::Array(array("SERVICE_LOAD")?))?,
+            pending,
+            load: Array::try_from(Map::Array(map("LOAD")?))?,
+            service_load: Array::try_from(Map::Array(map("SERVICE_LOAD")?))?,
             pair,
             target,
             connections,
@@ -93,11 +102,7 @@ impl Crowd {
     /// passed `ahead` from now: they become due all at once, however long
     /// this takes.
     pub fn fill(&mut self, ahead: Duration) -> Result<()> {
-        let [(forward_key, forward), (reply_key, reply)] = self.pair;
-        // The pair's own segments passed a moment ago.
-        let Tick(ahead) = Tick::at(ahead.as_nanos() as u64);
-        let last_seen = Tick(forward.last_seen.0.wrapping_add(ahead));
-        let (target, service) = (forward.target().0, u32::from(self.target.service.0));
+        let (target, service) = (self.pair[0].1.target().0, u32::from(self.target.service.0));
         let Load { open, latency } = self.load.get(&target, 0)?;
         let open = open + self.connections;
         self.load.set(target, Load { open, latency }, 0)?;
@@ -106,29 +111,22 @@ impl Crowd {
         self.load.set(0, Load { open, ..all }, 0)?;
         let open = self.service_load.get(&service, 0)? + self.connections;
         self.service_load.set(service, open, 0)?;
-        for number in 0..self.connections {
-            let (nth, port) = (number / PORTS, Port::new(1024 + (number % PORTS) as u16));
-            let address = |first: Ipv4Addr| Ipv4::from(Ipv4Addr::from_bits(first.to_bits() + nth));
-            let (mut key, mut reply_key) = (forward_key, reply_key);
-            (key.source, key.source_port) = (address(CLIENTS), port);
-            (reply_key.destination, reply_key.destination_port) = (address(SNATS), port);
-            let like = |flow: &Flow<Ipv4>, key: &FlowKey<Ipv4>, other: &FlowKey<Ipv4>| {
-                let (direction, owner) = (flow.direction(), flow.owner());
-                Flow::new(
-                    key,
-                    &other.reversed(),
-                    direction,
-                    owner,
-                    flow.hop,
-                    last_seen,
-                )
+        for (key, flow) in copies(self.pair, self.connections, ahead) {
+            self.flows.insert(key, flow, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Puts them into the tables as connections in their handshake.
+    pub fn fill_handshakes(&mut self, ahead: Duration) -> Result<()> {
+        for (key, flow) in copies(self.pair, self.connections, ahead) {
+            let pending = Pending {
+                flow,
+                server_sequence: 0,
+                opened: 0,
+                progress: Progress(0),
             };
-            let (there, back) = (
-                like(&forward, &key, &reply_key),
-                like(&reply, &reply_key, &key),
-            );
-            self.flows.insert(key, there, 0)?;
-            self.flows.insert(reply_key, back, 0)?;
+            self.pending.insert(key, pending, 0)?;
         }
         Ok(())
     }
@@ -180,6 +178,36 @@ impl Crowd {
             cli_mebibytes,
         })
     }
+}
+
+/// So many copies of a connection, each with another client and another port
+/// of its own, whose last segment passed `ahead` from the pair's.
+fn copies(pair: [Entry; 2], connections: u32, ahead: Duration) -> impl Iterator<Item = Entry> {
+    let [(forward_key, forward), (reply_key, reply)] = pair;
+    let Tick(ahead) = Tick::at(ahead.as_nanos() as u64);
+    let last_seen = Tick(forward.last_seen.0.wrapping_add(ahead));
+    let like = move |flow: &Flow<Ipv4>, key: &FlowKey<Ipv4>, other: &FlowKey<Ipv4>| {
+        let (direction, owner) = (flow.direction(), flow.owner());
+        Flow::new(
+            key,
+            &other.reversed(),
+            direction,
+            owner,
+            flow.hop,
+            last_seen,
+        )
+    };
+    (0..connections).flat_map(move |number| {
+        let (nth, port) = (number / PORTS, Port::new(1024 + (number % PORTS) as u16));
+        let address = |first: Ipv4Addr| Ipv4::from(Ipv4Addr::from_bits(first.to_bits() + nth));
+        let (mut key, mut reply_key) = (forward_key, reply_key);
+        (key.source, key.source_port) = (address(CLIENTS), port);
+        (reply_key.destination, reply_key.destination_port) = (address(SNATS), port);
+        [
+            (key, like(&forward, &key, &reply_key)),
+            (reply_key, like(&reply, &reply_key, &key)),
+        ]
+    })
 }
 
 /// What `lb flows` said, and what it took.
@@ -246,7 +274,7 @@ const LISTINGS: [(&str, &[&str]); 4] = [
 /// Gives `lb` so many open connections, looks on while they rest, lists them,
 /// and looks on while they are all forgotten at once.
 pub fn measure(connections: u32) -> Result<Findings> {
-    let mut crowd = Crowd::start(connections, "3s")?;
+    let mut crowd = Crowd::start(connections, "3s", "")?;
     // Filling takes seconds on a busy machine, and so does listing.
     crowd.fill(AHEAD)?;
     let filled = Instant::now();
@@ -306,6 +334,8 @@ pub fn measure(connections: u32) -> Result<Findings> {
 pub struct SweepReport {
     /// Entries that it found in FLOWS.
     pub flows: u64,
+    /// And in PENDING.
+    pub pending: u64,
     /// Connections that it forgot.
     pub forgotten: u64,
     /// CPU time.
@@ -324,6 +354,7 @@ impl SweepReport {
         };
         Some(Self {
             flows: field("flows")?,
+            pending: field("pending")?,
             forgotten: field("forgotten")?,
             cpu: Duration::from_micros(field("cpu_us")?),
             longest_slice: Duration::from_micros(field("longest_slice_us")?),

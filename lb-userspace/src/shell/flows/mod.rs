@@ -191,6 +191,7 @@ impl Work {
                     Ok(sweep) => {
                         debug!(
                             flows = sweep.flows,
+                            pending = sweep.pending,
                             forgotten = sweep.forgotten,
                             cpu_us = sweep.cost.cpu.as_micros(),
                             longest_slice_us = sweep.cost.longest_slice.as_micros(),

@@ -18,8 +18,9 @@ use crate::shell::tables::Family;
 
 const SLICE: usize = 4096;
 
-/// How many connections of a family a sweep forgets at most, so that it ends
-/// soon, whatever has become due at once: a fifth of a second of CPU time.
+/// How many connections of a family a sweep forgets at most, and handshakes
+/// besides, so that it ends soon, whatever has become due at once: a fifth of a
+/// second of CPU time.
 const FORGOTTEN_MAX: usize = 1 << 17;
 
 /// How long a stale connection stays, so that its ends get their RST.
@@ -117,6 +118,7 @@ fn sweep_family<A: Family>(
         generations,
         now,
         &mut census,
+        meter,
     )?;
     Ok(census)
 }
@@ -165,28 +167,33 @@ fn forget_orphans<A: Family>(
 /// Forgets handshakes that nobody will finish, so that they do not hold a
 /// target for ever where no new ones push them out.
 fn sweep_pending<A: Family>(
-    flows: &mut FamilyFlows<A>,
+    flows: &FamilyFlows<A>,
     half_open: Duration,
     generations: &mut Generations<'_>,
     now: Tick,
     census: &mut Census,
+    meter: &mut Meter,
 ) -> io::Result<()> {
+    // A handshake is two entries.
+    let mut left = 2 * FORGOTTEN_MAX;
     let mut overdue = Vec::new();
     let mut walk = flows.walk_pending(SLICE);
     while let Some(entries) = walk.next_slice()? {
         for (key, pending) in entries {
             let stale = generations.outdate(&pending.flow)?;
             let rest = if stale { STALE_REST } else { half_open };
-            if is_idle(&pending.flow, before(now, rest)) {
+            let due = is_idle(&pending.flow, before(now, rest));
+            if due && overdue.len() < left {
                 overdue.push(*key);
             } else {
+                census.sweep.unfinished |= due;
                 census.count_pending(&pending.flow);
             }
         }
-    }
-    drop(walk);
-    for key in overdue {
-        flows.forget_pending(&key)?;
+        flows.forget_pending(&overdue)?;
+        left -= overdue.len();
+        overdue.clear();
+        meter.slice();
     }
     Ok(())
 }

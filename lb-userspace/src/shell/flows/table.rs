@@ -13,7 +13,7 @@ use lb_common::reaping::{self, Candidate};
 use lb_common::target::{Generation, Target, TargetId};
 
 use super::meter::Meter;
-use crate::shell::batch::{Walk, call};
+use crate::shell::batch::{Walk, call, delete};
 use crate::shell::load::{Datapath, OpenError};
 use crate::shell::tables::Family;
 
@@ -28,8 +28,7 @@ pub struct FlowTable {
 pub(super) struct FamilyFlows<A: Family> {
     flows: HashMap<MapData, FlowKey<A>, Flow<A>>,
     flows_walk: MapData,
-    pending: HashMap<MapData, FlowKey<A>, Pending<A>>,
-    pending_walk: MapData,
+    pending: MapData,
     targets: Array<MapData, Target<A>>,
     reaper: ProgramFd,
 }
@@ -53,8 +52,7 @@ impl<A: Family> FamilyFlows<A> {
         Ok(Self {
             flows: datapath.reopen(A::FLOWS)?,
             flows_walk: datapath.reopen_map(A::FLOWS)?,
-            pending: datapath.reopen(A::PENDING)?,
-            pending_walk: datapath.reopen_map(A::PENDING)?,
+            pending: datapath.reopen_map(A::PENDING)?,
             targets: datapath.reopen(A::TARGETS)?,
             reaper: datapath.reaper::<A>()?,
         })
@@ -67,7 +65,7 @@ impl<A: Family> FamilyFlows<A> {
 
     /// A walk over PENDING.
     pub(super) fn walk_pending(&self, slice: usize) -> Walk<'_, impl AsFd, FlowKey<A>, Pending<A>> {
-        Walk::new(self.pending_walk.fd(), slice)
+        Walk::new(self.pending.fd(), slice)
     }
 
     /// The targets that flows belong to, for one walk over these.
@@ -96,18 +94,10 @@ impl<A: Family> FamilyFlows<A> {
         Ok(reaped)
     }
 
-    /// Takes an entry out of PENDING; one that the kernel has removed already
-    /// is as good.
-    pub(super) fn forget_pending(&mut self, key: &FlowKey<A>) -> io::Result<()> {
-        match self.pending.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(call))
-                if call.io_error.raw_os_error() == Some(libc::ENOENT) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(io::Error::other(error)),
-        }
+    /// Takes entries out of PENDING; those that the kernel has removed already
+    /// are as good.
+    pub(super) fn forget_pending(&self, keys: &[FlowKey<A>]) -> io::Result<()> {
+        delete(&self.pending.fd(), keys)
     }
 }
 
