@@ -8,8 +8,9 @@
 //! it. At every step:
 //!
 //! - one writer at most, after each single operation of a plan;
-//! - the term in which it was granted never goes back;
-//! - of all that has arrived from it, the word that it said last is a claim.
+//! - the term in which it was granted is the newest that has arrived;
+//! - of all that has arrived from it, the word that it said last is a claim;
+//! - no other claims the same in its last check, with no line since.
 //!
 //! And when all news has arrived, the true leader writes.
 
@@ -95,6 +96,11 @@ struct Node {
     lines: VecDeque<Word>,
     /// Of what was taken in, what it said last.
     newest: Option<Word>,
+    /// When its last line was taken in.
+    told: Option<Instant>,
+    /// What it claimed in a check that passed, of which nothing may have been
+    /// taken away since.
+    claimed: Option<Says>,
 }
 
 struct World {
@@ -107,7 +113,9 @@ struct World {
     term: u64,
     leader: Option<usize>,
     words: u64,
-    granted: Option<u64>,
+    /// The newest term that has arrived, but for a leader's own in a word that
+    /// gives nothing.
+    heard: Option<u64>,
     now: Instant,
 }
 
@@ -122,6 +130,8 @@ impl World {
             check: None,
             lines: VecDeque::new(),
             newest: None,
+            told: None,
+            claimed: None,
         };
         let mut world = Self {
             config,
@@ -133,7 +143,7 @@ impl World {
             term: 0,
             leader: None,
             words: 0,
-            granted: None,
+            heard: None,
             now,
         };
         for number in 1..=3 {
@@ -172,8 +182,11 @@ impl World {
                 newest
             );
             let term = self.agent.status(self.now).pools[0].term;
-            prop_assert!(term >= self.granted, "{:?} after {:?}", term, self.granted);
-            self.granted = term;
+            prop_assert_eq!(term, self.heard);
+            let others = (0..NODES).filter(|&other| other != node);
+            let rivals =
+                others.filter(|&other| self.nodes[other].claimed == Some(Says::Leads(term)));
+            prop_assert_eq!(rivals.count(), 0, "beside n{}", node + 1);
         }
         Ok(())
     }
@@ -216,9 +229,31 @@ impl World {
             if word.is_some_and(|word| known < Some(word.number)) {
                 *newest = word;
             }
+            self.note(node, word, &event);
             self.sees(event)?;
         }
         Ok(())
+    }
+
+    /// Notes what is about to be taken in.
+    fn note(&mut self, node: usize, word: Option<Word>, event: &Event) {
+        let leads = self.writers().contains(&server(node as u8 + 1));
+        let now = self.now;
+        let about = &mut self.nodes[node];
+        let gives = if let Event::Checked { report, .. } = event {
+            report.outcome.passed() && about.told.is_none_or(|told| told <= report.began)
+        } else {
+            about.told = Some(now);
+            false
+        };
+        let says = word.map(|word| word.says);
+        about.claimed = says.filter(|_| gives);
+        let spared = leads && !gives && matches!(says, Some(Says::Leads(_)));
+        if let Some(Says::Leads(term) | Says::Follows(term)) = says
+            && !spared
+        {
+            self.heard = self.heard.max(term);
+        }
     }
 
     fn step(&mut self, step: Step) -> TestCaseResult {

@@ -77,8 +77,11 @@ fn after(pool: &Pool, now: Instant, number: u8, says: Says, way: Way) -> Pool {
 /// What has to be true of any state.
 fn is_sound(pool: &Pool) -> bool {
     pool.leader.is_none_or(|(server, term)| {
+        let claim = Claim::Leader { term };
+        let claimants = pool.members.iter().filter(|member| member.claim == claim);
         let member = &pool.members[server];
-        member.claim == (Claim::Leader { term })
+        member.claim == claim
+            && claimants.count() == 1
             && term == pool.fence.seen()
             && member.phase.is_up()
     })
@@ -97,7 +100,7 @@ fn is_right(
     let demand = |holds: bool, what: &'static str| if holds { Ok(()) } else { Err(what) };
     demand(
         is_sound(after),
-        "who leads claims to, in the newest term, and is UP",
+        "who leads claims to, alone, in the newest term, and is UP",
     )?;
     demand(after.fence.seen() >= seen, "terms only go up")?;
     let claims = |pool: &Pool| pool.members[usize::from(number) - 1].claim;
