@@ -216,6 +216,21 @@ pub fn line(number: u8, says: Says) -> Event {
     }
 }
 
+/// The same, where the server tells how far behind it is, or does not.
+pub fn behind(mut event: Event, lag: Option<u64>) -> Event {
+    if let Event::Checked { report, .. } = &mut event
+        && let Some(role) = &mut report.role
+    {
+        role.lag = lag;
+    }
+    if let Event::Watched { report, .. } = &mut event
+        && let WatchReport::Line(role) = report
+    {
+        role.lag = lag;
+    }
+    event
+}
+
 /// As `checked`, where the server also tells its node id and its leader's.
 pub fn checked_with_hint(now: Instant, number: u8, says: Says, leader: &str) -> Event {
     let mut event = checked(now, number, says);

@@ -112,7 +112,7 @@ impl Member {
         let Some((before, _)) = &self.check else {
             return false;
         };
-        let told = |said| claim_in(said) == self.claim;
+        let told = |said: &RoleClaim| claim_in(said) == self.claim && said.lag == self.lag;
         report.outcome.passed()
             && report.outcome == before.outcome
             && self.phase == Phase::UP

@@ -59,6 +59,10 @@ impl Pool {
                 .is_some_and(|said| is_news(claim, said));
         self.take(index, claim, report.role.as_ref());
         let mut hint = self.hear_of(index, report.role.as_ref());
+        // It may tell its lag no more.
+        if let Some(said) = report.role.as_ref().filter(|_| passed && !late) {
+            self.members[index].lag = said.lag;
+        }
         if unsettled {
             hint.push(index);
         }
@@ -230,12 +234,12 @@ mod tests {
 
     use super::*;
     use crate::engine::event::Event;
-    use crate::engine::fixtures::{Says, checked, line, pool, server};
+    use crate::engine::fixtures::{Says, behind, checked, line, pool, server};
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        Check(u8, Says, Duration),
-        Line(u8, Says),
+        Check(u8, Says, Duration, Option<u64>),
+        Line(u8, Says, Option<u64>),
         Failure(u8),
         Wait,
     }
@@ -253,10 +257,11 @@ mod tests {
             ]
         };
         let number = || 1..4_u8;
+        let lag = || prop_oneof![4 => Just(Some(0)), 1 => Just(None)];
         let delay = (0..3_u64).prop_map(Duration::from_millis);
         prop_oneof![
-            10 => (number(), says(), delay).prop_map(|(n, says, delay)| Step::Check(n, says, delay)),
-            2 => (number(), says()).prop_map(|(n, says)| Step::Line(n, says)),
+            10 => (number(), says(), delay, lag()).prop_map(|(n, says, delay, lag)| Step::Check(n, says, delay, lag)),
+            2 => (number(), says(), lag()).prop_map(|(n, says, lag)| Step::Line(n, says, lag)),
             1 => number().prop_map(Step::Failure),
             1 => Just(Step::Wait),
         ]
@@ -279,8 +284,10 @@ mod tests {
             for step in steps.iter().flat_map(|&(step, times)| std::iter::repeat_n(step, times)) {
                 now += Duration::from_millis(1);
                 let event = match step {
-                    Step::Check(number, says, delay) => checked(now - delay, number, says),
-                    Step::Line(number, says) => line(number, says),
+                    Step::Check(number, says, delay, lag) => {
+                        behind(checked(now - delay, number, says), lag)
+                    }
+                    Step::Line(number, says, lag) => behind(line(number, says), lag),
                     Step::Failure(number) => {
                         pool.failed(now, server(number), BackendFailure::Refused);
                         continue;

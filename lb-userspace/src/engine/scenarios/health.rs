@@ -6,11 +6,7 @@ use crate::config::{InitState, Observe};
 use crate::engine::{Admin, AgentReport, BackendFailure, Operating};
 
 fn lagging(now: Instant, number: u8, says: Says, lag: u64) -> Event {
-    let mut event = checked(now, number, says);
-    if let Event::Checked { report, .. } = &mut event {
-        report.role.as_mut().unwrap().lag = Some(lag);
-    }
-    event
+    behind(checked(now, number, says), Some(lag))
 }
 
 fn advised(number: u8, report: AgentReport) -> Event {
@@ -76,6 +72,15 @@ fn a_replica_that_does_not_tell_its_lag_is_not_read_from_where_it_matters() {
     stage.hears(2, Follows(Some(5)));
     stage.sees(lagging(stage.now, 3, Follows(Some(5)), 0));
     assert_eq!((stage.writer(), stage.targets(READ)), (Some(1), vec![3]));
+    stage.sees(behind(line(3, Leads(Some(4))), None));
+    assert_eq!(stage.targets(READ), [3], "a line need not tell it");
+    stage.now += Duration::from_millis(5);
+    stage.hears(3, Follows(Some(5)));
+    assert_eq!(
+        stage.targets(READ),
+        [0; 0],
+        "what it told once counts no more"
+    );
 }
 
 #[test]
