@@ -2,18 +2,28 @@
 //! in the file: kept in the run directory, so that an agent that takes over
 //! knows whom the tables name before anybody has told it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::config::{Config, Member, PoolName};
+use crate::config::{Config, Member, Pool, PoolName, Server};
 
 const FILE_NAME: &str = "members.json";
 
-type Lists = BTreeMap<PoolName, Vec<Member>>;
+/// A list that was told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Told {
+    members: Vec<Member>,
+    /// Where the file had the pool's servers at that time.
+    file: BTreeSet<SocketAddr>,
+}
+
+type Lists = BTreeMap<PoolName, Told>;
 
 /// The members of all pools that follow a list.
 #[derive(Clone, Debug)]
@@ -21,7 +31,7 @@ pub struct Members {
     path: PathBuf,
     lists: Lists,
     /// The last lists that could not be followed: not tried again.
-    refused: Lists,
+    refused: BTreeMap<PoolName, Vec<Member>>,
 }
 
 impl Members {
@@ -37,17 +47,29 @@ impl Members {
         Self {
             path,
             lists,
-            refused: Lists::new(),
+            refused: BTreeMap::new(),
         }
     }
 
     /// The file's configuration with the members that are known.
+    ///
+    /// A list is as good as the file that it was told to. Where that names other
+    /// servers since, they count beside the members until the list is told anew:
+    /// else nothing would help where the whole cluster has moved.
     #[must_use]
     pub fn in_force(&self, file: &Config) -> Config {
         let mut config = file.clone();
         for pool in config.pools.values_mut() {
-            if let (Some(members), true) = (self.lists.get(&pool.name), pool.discover.is_some()) {
-                pool.servers = pool.followed(members);
+            if let (Some(told), true) = (self.lists.get(&pool.name), pool.discover.is_some()) {
+                let mut servers = pool.followed(&told.members);
+                if told.file != addresses(pool) {
+                    let differs = |one: &Server, other: &Server| {
+                        one.address != other.address && one.name != other.name
+                    };
+                    servers.retain(|one| pool.servers.iter().all(|other| differs(one, other)));
+                    servers.splice(..0, pool.servers.iter().cloned());
+                }
+                pool.servers = servers;
             }
         }
         config
@@ -55,10 +77,12 @@ impl Members {
 
     /// Whether the pool follows just this list already, or could not.
     #[must_use]
-    pub fn is_settled(&self, pool: &PoolName, members: &[Member]) -> bool {
-        let lists = [&self.lists, &self.refused];
-        let mut lists = lists.iter().filter_map(|lists| lists.get(pool));
-        lists.any(|list| list == members)
+    pub fn is_settled(&self, file: &Config, pool: &PoolName, members: &[Member]) -> bool {
+        let followed = self.lists.get(pool).is_some_and(|told| {
+            told.members == members
+                && file.pools.get(pool).map(addresses).as_ref() == Some(&told.file)
+        });
+        followed || self.refused.get(pool).is_some_and(|list| list == members)
     }
 
     /// Notes that the pool cannot follow this list.
@@ -67,9 +91,10 @@ impl Members {
     }
 
     /// The pool has these members from now on.
-    pub fn set(&mut self, pool: PoolName, members: Vec<Member>) {
+    pub fn set(&mut self, file: &Config, pool: PoolName, members: Vec<Member>) {
         self.refused.remove(&pool);
-        self.lists.insert(pool, members);
+        let file = file.pools.get(&pool).map(addresses).unwrap_or_default();
+        self.lists.insert(pool, Told { members, file });
     }
 
     /// Keeps the members for the next agent. What cannot be written is told, and
@@ -98,6 +123,10 @@ impl Members {
     }
 }
 
+fn addresses(pool: &Pool) -> BTreeSet<SocketAddr> {
+    pool.servers.iter().map(|server| server.address).collect()
+}
+
 fn read(path: &Path) -> io::Result<Lists> {
     match fs::read(path) {
         Ok(text) => Ok(serde_json::from_slice(&text)?),
@@ -121,14 +150,55 @@ mod tests {
             .into()
     }
 
-    fn followed(members: &Members) -> Vec<String> {
+    /// A file that follows a list, and names these servers.
+    fn file(numbers: &[u8]) -> Config {
         let mut file = fixtures::write_and_read();
         for pool in file.pools.values_mut() {
             pool.discover = Some(fixtures::discover());
+            let named = |number: u8| Server {
+                name: format!("n{number}").into(),
+                address: fixtures::server(number),
+                ..pool.servers[0].clone()
+            };
+            pool.servers = numbers.iter().map(|&number| named(number)).collect();
         }
-        let config = members.in_force(&file);
+        file
+    }
+
+    fn followed_by(file: &Config, members: &Members) -> Vec<String> {
+        let config = members.in_force(file);
         let servers = config.pools["kv"].servers.iter();
         servers.map(|server| server.name.to_string()).collect()
+    }
+
+    fn followed(members: &Members) -> Vec<String> {
+        followed_by(&file(&[1, 2, 3]), members)
+    }
+
+    /// Its members are all gone, and the one who would tell a new list is
+    /// known from the file alone.
+    #[test]
+    fn a_file_with_other_servers_counts_beside_the_list_until_that_is_told_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut first = Members::load(directory.path());
+        let (before, after) = (file(&[1, 2, 3]), file(&[1, 6]));
+        first.set(&before, "kv".into(), members());
+        first.save();
+        let mut second = Members::load(directory.path());
+        assert_eq!(followed_by(&after, &second), ["n1", "n6", "m4"]);
+        assert!(
+            !second.is_settled(&after, &"kv".into(), &members()),
+            "not by this file"
+        );
+        second.set(&after, "kv".into(), members());
+        assert_eq!(followed_by(&after, &second), ["n1", "m4"]);
+        assert!(second.is_settled(&after, &"kv".into(), &members()));
+
+        // Who is called as somebody in the file is left to the file.
+        let mut namesake = members();
+        namesake[1].name = "n6".into();
+        second.set(&before, "kv".into(), namesake);
+        assert_eq!(followed_by(&after, &second), ["n1", "n6"]);
     }
 
     #[test]
@@ -136,9 +206,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut first = Members::load(directory.path());
         assert_eq!(followed(&first), ["n1", "n2", "n3"], "as the file says");
-        first.set("kv".into(), members());
+        first.set(&file(&[1, 2, 3]), "kv".into(), members());
         first.save();
-        assert!(first.is_settled(&"kv".into(), &members()));
+        assert!(first.is_settled(&file(&[3, 2, 1]), &"kv".into(), &members()));
         assert_eq!(followed(&first), ["n1", "m4"]);
         let second = Members::load(directory.path());
         assert_eq!(followed(&second), ["n1", "m4"]);

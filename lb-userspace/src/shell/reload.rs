@@ -236,11 +236,17 @@ impl Balancer {
         happened: &mut mpsc::Receiver<Event>,
     ) -> Result<(), RunError> {
         while let Some((pool, members)) = self.told.pop_first() {
-            if self.layers.members.is_settled(&pool, &members) {
+            let Layers {
+                file,
+                members: known,
+                ..
+            } = &self.layers;
+            if known.is_settled(file, &pool, &members) {
                 continue;
             }
             let mut layers = self.layers.clone();
-            layers.members.set(pool.clone(), members.clone());
+            let file = &layers.file;
+            layers.members.set(file, pool.clone(), members.clone());
             let dropped = layers.overrides.prune(&layers.base());
             let config = layers.in_force(clock());
             let obstacles = obstacles(&self.config, &config, self.tables.slots());
