@@ -22,10 +22,8 @@ use lb_tests::rows::{OUT_OF_REACH, Outcome, Passage, host};
 /// How many packets a test run takes, in each mode and for each family: a
 /// million in all.
 const PACKETS: u64 = 250_000;
-/// And how long at most, unless the environment asks for more packets.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// So many packets meet every reason.
-const ENOUGH: u64 = 200_000;
+/// How long they may take: several times what they do on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How many packets meet the same state of the agent's tables.
 const PACKETS_PER_WORLD: u64 = 20;
 /// How many worlds follow from each other.
@@ -99,7 +97,11 @@ fn fuzz<A: Family>(partial: PartialChecksum) -> Result<()> {
     }
     let (all, took) = (census.packets(), start.elapsed().as_secs_f32());
     println!("{family}, {partial:?}: {all} packets in {took:.1} s agree; {census}");
-    if all < ENOUGH {
+    ensure!(
+        seconds.is_some() || all >= packets,
+        "{all} of {packets} packets ran in {took:.1} s"
+    );
+    if all < PACKETS {
         return Ok(());
     }
     census.complete()
