@@ -19,7 +19,7 @@ use crate::{build, setup, test};
 /// Which tests of `tests/it` share the time: each mode with each family.
 const TESTS: &str = "equivalence::kernel_and_host_are_one";
 /// How many those are.
-const TESTS_COUNT: u32 = 4;
+const TESTS_COUNT: u32 = 6;
 
 #[derive(Args)]
 pub struct Options {

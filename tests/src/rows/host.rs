@@ -22,11 +22,22 @@ pub fn run<A: Family>(
     partial: PartialChecksum,
 ) -> Outcome<A> {
     Outcome {
-        passage: match hook {
-            Hook::Ingress => pass(tables, packet, partial),
-            Hook::Egress => leave(tables, packet),
-        },
+        passage: pass_by(tables, hook, packet, partial),
         connections: connections(tables),
+    }
+}
+
+/// What becomes of `packet` alone, which meets `hook`.
+#[must_use]
+pub fn pass_by<A: Family>(
+    tables: &FakeTables<A>,
+    hook: Hook,
+    packet: &[u8],
+    partial: PartialChecksum,
+) -> Passage {
+    match hook {
+        Hook::Ingress => pass(tables, packet, partial),
+        Hook::Egress => leave(tables, packet),
     }
 }
 

@@ -98,9 +98,21 @@ pub enum Way {
     Back,
     /// By another one.
     Across,
+    /// By one that the hook does not show.
+    Unseen,
 }
 
 impl Passage {
+    /// The same as TC shows it: not by which NIC the frame leaves.
+    #[must_use]
+    pub fn at_tc(self) -> Self {
+        let way = match self.way {
+            Way::None => Way::None,
+            Way::Back | Way::Across | Way::Unseen => Way::Unseen,
+        };
+        Self { way, ..self }
+    }
+
     /// In what this differs from what was `expected`; nothing where in nothing.
     #[must_use]
     pub fn difference(&self, expected: &Self) -> String {

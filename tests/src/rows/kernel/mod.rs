@@ -1,13 +1,14 @@
-//! The data path in the kernel: the program that a release ships, loaded for
-//! itself and run on single packets by BPF_PROG_TEST_RUN. Nothing is attached.
+//! The data path in the kernel: the programs that a release ships, loaded for
+//! themselves and run on single packets by BPF_PROG_TEST_RUN. Nothing is
+//! attached.
+
+mod run;
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{MapData, PerCpuArray, RingBuf};
-use aya::programs::{
-    Program, ProgramError, SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp,
-};
+use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::addr::Ipv4;
 use lb_common::counters::{TargetCounters, Traffic, service_verdict, target_traffic};
@@ -18,12 +19,15 @@ use lb_common::nat::PartialChecksum;
 use lb_common::reaping::Candidate;
 use lb_common::service::ServiceId;
 use lb_common::target::TargetId;
-use lb_common::verdict::{Fate, Reason};
+use lb_common::verdict::Reason;
 
 use super::connections::Connections;
 use super::maps::{Mapped, Maps, take};
 use super::world::{CONNECTIONS_MAX, FLOWS_MAX, World};
-use super::{Hook, Outcome, Passage, Way};
+use super::{Hook, Outcome, Passage};
+use run::test_run;
+
+pub use run::{FRAME_MAX, shown_at_tc};
 
 /// Room for more handshakes, sources and affinities than a row makes: an LRU
 /// map with little room left pushes entries out, and not always the oldest.
@@ -49,25 +53,9 @@ impl Room {
     };
 }
 
-/// What the longest frame may be that BPF_PROG_TEST_RUN takes for a program
-/// that does not know of fragments: a page less headroom and tailroom.
-pub const FRAME_MAX: usize = 3520;
-
-/// By how many bytes a frame grows at most: an IPv6 and an ICMP header.
-const GROWTH: usize = 48;
-
 /// Bytes of metadata that leave nothing of the room in front of a packet: 256
 /// without a `struct xdp_frame`.
 const METADATA: usize = 216;
-
-const XDP_ABORTED: u32 = 0;
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-const XDP_REDIRECT: u32 = 4;
-/// `TC_ACT_UNSPEC`, -1.
-const TC_ON: u32 = u32::MAX;
-const TC_DROP: u32 = 2;
 
 /// The kernel object. Its place is fixed: `<workspace>/target/bpf`.
 pub fn object() -> Result<PathBuf> {
@@ -80,9 +68,17 @@ pub fn object() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The loaded program and its maps.
+/// By which program packets arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entrance {
+    Xdp,
+    Tc,
+}
+
+/// The loaded programs and their maps.
 pub struct Kernel {
     ebpf: Ebpf,
+    entrance: Entrance,
     maps: Maps,
     verdicts: PerCpuArray<MapData, Traffic>,
     service_verdicts: PerCpuArray<MapData, u64>,
@@ -102,6 +98,19 @@ impl Kernel {
     /// words are in the error.
     pub fn load(partial: PartialChecksum) -> Result<Self> {
         Self::with_room(partial, Room::OF_A_ROW)
+    }
+
+    /// Loads the programs; packets arrive at TC: those of which [`shown_at_tc`]
+    /// holds.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub fn at_tc() -> Result<Self> {
+        let kernel = Self::load(PartialChecksum::Keep)?;
+        Ok(Self {
+            entrance: Entrance::Tc,
+            ..kernel
+        })
     }
 
     /// As [`Self::load`], with tables of another size.
@@ -131,15 +140,15 @@ impl Kernel {
             .map_max_entries("AFFINITIES_V6", lru)
             .load_file(object()?)
             .context("load the kernel object")?;
+        let refused = |name, error| anyhow::anyhow!("load the kernel program {name}: {error:#}");
         for name in ["lb", "lb_reap_v4"] {
             let xdp: &mut Xdp = program_mut(&mut ebpf, name)?;
-            xdp.load()
-                .map_err(|error| anyhow::anyhow!("load the kernel program {name}: {error:#}"))?;
+            xdp.load().map_err(|error| refused(name, error))?;
         }
-        let egress: &mut SchedClassifier = program_mut(&mut ebpf, "lb_egress")?;
-        egress
-            .load()
-            .map_err(|error| anyhow::anyhow!("load the program at egress: {error:#}"))?;
+        for name in ["lb_tc", "lb_egress"] {
+            let classifier: &mut SchedClassifier = program_mut(&mut ebpf, name)?;
+            classifier.load().map_err(|error| refused(name, error))?;
+        }
         let mut kernel = Self {
             maps: Maps::take(&mut ebpf)?,
             verdicts: take(&mut ebpf, "VERDICTS")?,
@@ -148,13 +157,14 @@ impl Kernel {
             target_traffic: take(&mut ebpf, "TARGET_TRAFFIC")?,
             events: take(&mut ebpf, "EVENTS")?,
             ebpf,
+            entrance: Entrance::Xdp,
             counted: Vec::new(),
         };
         kernel.counted = kernel.count()?;
         Ok(kernel)
     }
 
-    /// The loaded program.
+    /// The loaded program that steers what arrives by XDP.
     ///
     /// # Errors
     /// The object has none of its name.
@@ -211,26 +221,14 @@ impl Kernel {
     /// # Errors
     /// As for [`Self::run`].
     pub fn leave(&mut self, packet: &[u8]) -> Result<Passage> {
-        let program = self.ebpf.program("lb_egress");
-        let program: &SchedClassifier = program.context("no program `lb_egress`")?.try_into()?;
+        let program: &SchedClassifier = program(&self.ebpf, "lb_egress")?;
         let (action, frame) = test_run(program, packet)?;
         let changed = self.changed()?;
         let reason = match changed[..] {
             [] => Reason::NotOurs,
             _ => one_reason(&changed, packet.len())?,
         };
-        let fate = match action {
-            TC_ON if reason.fate() == Fate::Pass => Fate::Pass,
-            TC_ON => Fate::Deliver,
-            TC_DROP => Fate::Drop,
-            other => bail!("the program returned {other}, and counted {reason:?}"),
-        };
-        Ok(Passage {
-            reason,
-            fate,
-            way: Way::None,
-            frame: (fate != Fate::Drop).then_some(frame),
-        })
+        run::passage_at_tc(action, frame, reason)
     }
 
     /// What becomes of `packet` alone, which arrives.
@@ -238,9 +236,9 @@ impl Kernel {
     /// # Errors
     /// As for [`Self::run`].
     pub fn pass(&mut self, packet: &[u8]) -> Result<Passage> {
-        let (action, frame) = test_run(self.program()?, packet)?;
+        let (action, frame) = self.arrive(packet)?;
         let reason = self.reason(packet.len())?;
-        passage(action, frame, reason)
+        self.passage(action, frame, reason)
     }
 
     /// What becomes of `packet` alone, which arrives in a buffer that has no room
@@ -262,7 +260,24 @@ impl Kernel {
             ..TestRunOptions::new()
         })?;
         let reason = self.reason(packet.len())?;
-        passage(result.return_value, frame.split_off(METADATA), reason)
+        run::passage(result.return_value, frame.split_off(METADATA), reason)
+    }
+
+    fn arrive(&self, packet: &[u8]) -> Result<(u32, Vec<u8>)> {
+        match self.entrance {
+            Entrance::Xdp => test_run(self.program()?, packet),
+            Entrance::Tc => {
+                let program: &SchedClassifier = program(&self.ebpf, "lb_tc")?;
+                test_run(program, packet)
+            }
+        }
+    }
+
+    fn passage(&self, action: u32, frame: Vec<u8>, reason: Reason) -> Result<Passage> {
+        match self.entrance {
+            Entrance::Xdp => run::passage(action, frame, reason),
+            Entrance::Tc => run::passage_at_tc(action, frame, reason),
+        }
     }
 
     /// What becomes of `packet` if its verdict is that of `expected`: a tenth of
@@ -271,7 +286,7 @@ impl Kernel {
     /// # Errors
     /// As for [`Self::run`], and where it is another verdict.
     pub fn pass_as(&mut self, packet: &[u8], expected: Reason) -> Result<Passage> {
-        let (action, frame) = test_run(self.program()?, packet)?;
+        let (action, frame) = self.arrive(packet)?;
         let number = expected as u32;
         let after = total(&self.verdicts.get(&number, 0)?);
         let before = &mut self.counted[expected as usize];
@@ -281,7 +296,7 @@ impl Kernel {
             let reason = self.reason(packet.len());
             bail!("verdict {reason:?}, expected {expected:?}");
         }
-        passage(action, frame, expected)
+        self.passage(action, frame, expected)
     }
 
     /// What the tables hold of connections.
@@ -378,7 +393,7 @@ impl Programs<'_> {
     /// The kernel does not run the program.
     pub fn send(&self, packet: &[u8]) -> Result<Option<Vec<u8>>> {
         let (action, frame) = test_run(self.lb, packet)?;
-        Ok((action == XDP_TX).then_some(frame))
+        Ok((action == run::XDP_TX).then_some(frame))
     }
 
     /// Has the reaper take out those of `candidates`, at most
@@ -408,7 +423,10 @@ fn total(per_cpu: &[Traffic]) -> Traffic {
     })
 }
 
-fn program<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a Xdp> {
+fn program<'a, P>(ebpf: &'a Ebpf, name: &str) -> Result<&'a P>
+where
+    &'a P: TryFrom<&'a Program, Error = ProgramError>,
+{
     let program = ebpf.program(name);
     let program = program.with_context(|| format!("no program `{name}`"))?;
     Ok(program.try_into()?)
@@ -421,42 +439,4 @@ where
     let program = ebpf.program_mut(name);
     let program = program.with_context(|| format!("no program `{name}`"))?;
     Ok(program.try_into()?)
-}
-
-/// What `program` gives for `packet`, and the frame behind it.
-fn test_run<P>(program: &P, packet: &[u8]) -> Result<(u32, Vec<u8>)>
-where
-    P: for<'a> TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>,
-{
-    let mut frame = vec![0; packet.len() + GROWTH];
-    let result = program.test_run(TestRunOptions {
-        data_in: Some(packet),
-        data_out: Some(&mut frame),
-        ..TestRunOptions::new()
-    })?;
-    frame.truncate(result.data_size_out as usize);
-    Ok((result.return_value, frame))
-}
-
-/// What the program's `action` for `reason` means.
-fn passage(action: u32, frame: Vec<u8>, reason: Reason) -> Result<Passage> {
-    let leaves = match reason.fate() {
-        answer @ (Fate::Reset | Fate::Notify) => answer,
-        Fate::Pass | Fate::Transmit | Fate::Deliver | Fate::Drop => Fate::Transmit,
-    };
-    let (fate, way) = match action {
-        XDP_PASS if reason.fate() != Fate::Pass => (Fate::Deliver, Way::None),
-        XDP_PASS => (Fate::Pass, Way::None),
-        XDP_TX => (leaves, Way::Back),
-        XDP_REDIRECT => (leaves, Way::Across),
-        XDP_DROP => (Fate::Drop, Way::None),
-        XDP_ABORTED => bail!("the program aborted, and counted {reason:?}"),
-        other => bail!("the program returned {other}, and counted {reason:?}"),
-    };
-    Ok(Passage {
-        reason,
-        fate,
-        way,
-        frame: (fate != Fate::Drop).then_some(frame),
-    })
 }
