@@ -17,7 +17,7 @@ const HERE: Leg = Leg {
     ..FROM_CLIENT
 };
 /// From the server, as its stack sends it.
-const AWAY: Leg = Leg {
+pub(super) const AWAY: Leg = Leg {
     from: BALANCER_MAC,
     to: CLIENT_MAC,
     source: SERVER,

@@ -1,9 +1,11 @@
 //! Rows about frames with VLAN tags: they leave with the tags that they came
 //! with.
 
+use lb_common::target::Mode;
 use lb_common::verdict::Reason;
 
 use super::frame::{ACK, PSH, RST, SYN, Tcp, segment};
+use super::local::AWAY;
 use super::world::{FROM_CLIENT, FROM_SERVER, TO_CLIENT, TO_SERVER, World};
 use super::{Row, row};
 
@@ -31,6 +33,10 @@ fn rows_with(what: &str, tags: &[[u8; 4]]) -> Vec<Row> {
     let response = segment(FROM_SERVER, ACK | PSH)
         .numbers(5001, 1001)
         .payload(b"200 OK");
+    let here = || World::new().mode(Mode::Local).established();
+    let answer = segment(AWAY, ACK | PSH)
+        .numbers(5001, 1001)
+        .payload(b"200 OK");
     let reset = segment(TO_CLIENT, RST).numbers(5001, 0).unsolicited();
     vec![
         row(sentence("stays on a SYN"), World::new(), tagged(&syn)).transmits(
@@ -54,5 +60,12 @@ fn rows_with(what: &str, tags: &[[u8; 4]]) -> Vec<Row> {
             tagged(&request),
         )
         .resets(Reason::CutOff, tagged(&reset), open().cut()),
+        row(
+            sentence("stays on a response of a server here"),
+            here(),
+            tagged(&answer),
+        )
+        .delivers(Reason::Reply, tagged(&answer.clone().on(TO_CLIENT)), here())
+        .leaving(),
     ]
 }
