@@ -2,6 +2,7 @@
 //! every algorithm, every mode, every limit, end to end in the lab.
 
 mod algorithms;
+mod answers;
 mod dsr;
 mod flood;
 mod hooks;
