@@ -124,7 +124,8 @@ reasons! {
     UnknownFlow = Reset, "unknown_flow";
     /// A handshake of which one half was pushed out of PENDING.
     HandshakeLost = Reset, "handshake_lost";
-    /// A finished handshake, but FLOWS is full.
+    /// A new connection or a finished handshake, but the table of connections
+    /// is full.
     TableFull = Reset, "table_full";
     /// A new connection, but no free source port towards its target.
     PortsExhausted = Reset, "ports_exhausted";
@@ -146,7 +147,8 @@ reasons! {
     SynLost = Drop, "syn_lost";
     /// Out of hops: most likely two balancers that point at each other.
     TtlExpired = Drop, "ttl_expired";
-    /// Decided on, but not to be carried out: a checksum over too many bytes.
+    /// Decided on, but not to be carried out: a checksum over too many bytes,
+    /// or no room in the frame for a tunnel or an ICMP error.
     Unfinished = Drop, "unfinished";
 }
 

@@ -61,8 +61,8 @@ fn turns(weights: &[u32]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// How many slots each member of a table has: its weight's share, give or take
-/// one, and one at least. Equal to what [`fill`] gives, and quicker.
+/// How many slots each member of a table has: its weight's share, to 1 % or
+/// one slot, and one at least. Equal to what [`fill`] gives, and quicker.
 #[must_use]
 pub fn shares(weights: &[u32]) -> Vec<u32> {
     let mut shares = vec![0; weights.len()];

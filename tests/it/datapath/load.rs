@@ -1,7 +1,8 @@
-//! The program passes the verifier, and what it costs.
+//! The programs pass the verifier, and what that costs.
 
 use aya::programs::Xdp;
 use lb_common::nat::PartialChecksum;
+use lb_tests::bench::datapath::verified;
 use lb_tests::privileged;
 use lb_tests::rows::kernel::Kernel;
 
@@ -27,5 +28,18 @@ fn the_program_passes_the_verifier_in_both_modes() {
         let kernel = Kernel::load(partial).expect("the program loads");
         let program = kernel.program().expect("it is there");
         assert!(describe(program, partial) < VERIFIED_MAX);
+    }
+}
+
+#[test]
+fn every_program_passes_the_verifier_far_below_its_limit() {
+    privileged!();
+    let programs = verified().expect("the programs load");
+    let names: Vec<&str> = programs.iter().map(|(name, _)| name.as_str()).collect();
+    let all = ["lb", "lb_egress", "lb_reap_v4", "lb_reap_v6", "lb_tc"];
+    assert_eq!(names, all);
+    for (name, instructions) in programs {
+        println!("{name}: {instructions} instructions verified");
+        assert!(instructions < VERIFIED_MAX, "{name}: {instructions}");
     }
 }
