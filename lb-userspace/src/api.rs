@@ -328,7 +328,10 @@ pub struct TableStats {
     pub flows: u64,
     /// Room for such flows.
     pub flows_max: u64,
-    /// Room for the flows of connections whose handshake is not finished.
+    /// Flows of connections whose handshake is not finished.
+    #[serde(default)]
+    pub pending: u64,
+    /// Room for such flows.
     pub pending_max: u64,
 }
 

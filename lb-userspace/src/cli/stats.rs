@@ -99,14 +99,16 @@ fn print_room(table: &TableStats, out: &mut dyn Write) -> io::Result<()> {
     let TableStats {
         flows,
         flows_max,
+        pending,
         pending_max,
     } = table;
     writeln!(out)?;
     writeln!(
         out,
-        "{} of {} connections, resting ones included, and room for {} half-open ones",
+        "{} of {} connections, resting ones included, and {} of {} half-open ones",
         flows / 2,
         flows_max / 2,
+        pending / 2,
         pending_max / 2,
     )
 }

@@ -85,6 +85,7 @@ impl Answers<'_> {
             table: TableStats {
                 flows: self.sweep.flows,
                 flows_max: self.datapath.flows_max.into(),
+                pending: self.sweep.pending,
                 pending_max: self.datapath.pending_max.into(),
             },
         })

@@ -13,6 +13,7 @@ pub mod batch;
 pub mod counters;
 pub mod events;
 pub mod flows;
+pub mod fullness;
 pub mod layers;
 pub mod load;
 pub mod members;

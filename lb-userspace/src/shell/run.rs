@@ -26,6 +26,7 @@ use crate::shell::answer::Answers;
 use crate::shell::counters::Counters;
 use crate::shell::events;
 use crate::shell::flows::{FlowTable, Keeper, Rests, Sweep};
+use crate::shell::fullness;
 use crate::shell::layers::Layers;
 use crate::shell::load::{Datapath, OpenError};
 use crate::shell::neighbours::{Followed, Neighbours, virtual_links};
@@ -209,7 +210,8 @@ impl Balancer {
         let sweep = Arc::new(Mutex::new(Sweep::default()));
         let rests = rests(&config, &agent);
         let keeper = {
-            let swept = report_sweeps(Arc::clone(&sweep), events.clone());
+            let watch = fullness::Watch::new(Counters::open(&datapath)?);
+            let swept = report_sweeps(Arc::clone(&sweep), events.clone(), watch);
             let table = FlowTable::open(&mut datapath)?;
             Keeper::start(table, frames, rests, &adopted, swept)
                 .map_err(io("start the keeper of the flow table"))?
@@ -388,9 +390,15 @@ pub(super) fn rests(config: &Config, agent: &Agent) -> Rests {
     }
 }
 
-/// Keeps the latest sweep for the API, and tells the engine of each.
-fn report_sweeps(latest: Arc<Mutex<Sweep>>, events: mpsc::Sender<Event>) -> impl Fn(Sweep) + Send {
+/// Keeps the latest sweep for the API, and tells the engine of each, and the
+/// log where the table is full.
+fn report_sweeps(
+    latest: Arc<Mutex<Sweep>>,
+    events: mpsc::Sender<Event>,
+    mut watch: fullness::Watch,
+) -> impl FnMut(Sweep) + Send {
     move |sweep: Sweep| {
+        watch.look(&sweep);
         let open = sweep.holding.clone();
         *latest.lock().unwrap_or_else(PoisonError::into_inner) = sweep;
         // A full channel: the next sweep tells the same.

@@ -257,6 +257,7 @@ pub fn stats() -> Stats {
         table: TableStats {
             flows: 6,
             flows_max: 262_144,
+            pending: 4,
             pending_max: 32_768,
         },
     }

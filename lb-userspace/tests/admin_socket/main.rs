@@ -35,7 +35,7 @@ VERDICT   REASON       PACKETS   BYTES
 transmit  established    12.3M  740.7M
 pass      not-ours          99    5940
 
-3 of 131072 connections, resting ones included, and room for 16384 half-open ones
+3 of 131072 connections, resting ones included, and 2 of 16384 half-open ones
 ";
 
 fn text(bytes: &[u8]) -> &str {

@@ -72,10 +72,16 @@ fn where_the_table_is_full_new_connections_are_refused_and_established_ones_live
     let site = Site::start(|configuration| {
         configuration.top = format!("limits = {{ connections = {ROOM} }}");
     });
+    let notices = |notice: &str| site.balancer.output().matches(notice).count();
+    let said_once = |notice: &str| {
+        assert!(wait_until(PATIENCE, || notices(notice) > 0), "{notice}");
+        assert_eq!(notices(notice), 1, "{notice}");
+    };
     let mut open: Vec<Echo> = (30_000..30_000 + ROOM)
         .map(|port| site.connect_from(port).unwrap())
         .collect();
     assert!(open.iter_mut().all(|open| open.ping().is_ok()));
+    said_once("connections is nearly full");
     for attempt in 1..=5 {
         // It is the end of the handshake that finds no room, so that the
         // client may have seen the SYN+ACK.
@@ -94,6 +100,12 @@ fn where_the_table_is_full_new_connections_are_refused_and_established_ones_live
     // The same client may come again at once, in its own place.
     open.remove(0).abort();
     site.connect_from(30_000).unwrap().ping().unwrap();
+
+    said_once("connections is full, and new ones are refused");
+    assert_eq!(notices("connections has room again"), 0);
+    open.into_iter().for_each(Echo::abort);
+    said_once("connections has room again");
+    assert_eq!(notices("connections is nearly full"), 1);
 }
 
 #[test]

@@ -52,6 +52,9 @@ pub struct Sweep {
     pub flows: u64,
     /// Entries in PENDING, two a connection.
     pub pending: u64,
+    /// How much of the room for connections is in use, in percent: of FLOWS, in
+    /// the family that has less left, or of the limit on open ones.
+    pub full: u64,
     /// Connections that were forgotten: all that was found holds them still.
     pub forgotten: u64,
     /// Whether more were due than one sweep forgets.
@@ -97,7 +100,7 @@ impl Keeper {
         socket: FrameSocket,
         rests: Rests,
         adopted: &[TargetId],
-        swept: impl Fn(Sweep) + Send + 'static,
+        mut swept: impl FnMut(Sweep) + Send + 'static,
     ) -> io::Result<Self> {
         let (commands, inbox) = channel();
         let mut work = Work {
@@ -109,7 +112,7 @@ impl Keeper {
         work.note_cuts(adopted);
         let thread = std::thread::Builder::new()
             .name("flows".to_owned())
-            .spawn(move || work.run(&inbox, &swept))?;
+            .spawn(move || work.run(&inbox, &mut swept))?;
         Ok(Self {
             commands,
             thread: Some(thread),
@@ -168,7 +171,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, inbox: &Receiver<Command>, swept: &impl Fn(Sweep)) {
+    fn run(mut self, inbox: &Receiver<Command>, swept: &mut impl FnMut(Sweep)) {
         let mut next_sweep = Instant::now() + SWEEP_INTERVAL;
         loop {
             let due = self

@@ -62,10 +62,23 @@ pub(super) fn sweep(table: &mut FlowTable, rests: &Rests, cut: &[TargetId]) -> i
     let mut generations = Generations::of(&table.generations);
     let mut sweep = Sweep::default();
     let mut meter = Meter::start();
-    sweep_family(&mut table.v4, rests, cut, &mut generations, &mut meter)?.add_to(&mut sweep);
-    sweep_family(&mut table.v6, rests, cut, &mut generations, &mut meter)?.add_to(&mut sweep);
+    let v4 = sweep_family(&mut table.v4, rests, cut, &mut generations, &mut meter)?;
+    let v6 = sweep_family(&mut table.v6, rests, cut, &mut generations, &mut meter)?;
+    let of_v4 = percent(v4.sweep.flows, table.v4.room);
+    let of_v6 = percent(v6.sweep.flows, table.v6.room);
+    v4.add_to(&mut sweep);
+    v6.add_to(&mut sweep);
+    // Two flows for each connection that may be open, in a family that is used.
+    let open_max = table.v4.room.max(table.v6.room) / 2;
+    let of_open = percent(sweep.open.values().sum(), open_max);
+    sweep.full = of_v4.max(of_v6).max(of_open);
     sweep.cost = meter.finish();
     Ok(sweep)
+}
+
+/// How many of a hundred `used` is of `room`.
+fn percent(used: u64, room: u64) -> u64 {
+    used * 100 / room.max(1)
 }
 
 fn sweep_family<A: Family>(

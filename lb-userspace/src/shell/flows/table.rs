@@ -30,6 +30,8 @@ pub(super) struct FamilyFlows<A: Family> {
     flows_walk: MapData,
     pending: MapData,
     targets: Array<MapData, Target<A>>,
+    /// How many flows there is room for.
+    pub(super) room: u64,
     reaper: ProgramFd,
 }
 
@@ -49,9 +51,12 @@ impl FlowTable {
 
 impl<A: Family> FamilyFlows<A> {
     fn open(datapath: &mut Datapath) -> Result<Self, OpenError> {
+        let flows_walk = datapath.reopen_map(A::FLOWS)?;
+        let info = flows_walk.info().map_err(aya::EbpfError::from)?;
         Ok(Self {
             flows: datapath.reopen(A::FLOWS)?,
-            flows_walk: datapath.reopen_map(A::FLOWS)?,
+            room: info.max_entries().into(),
+            flows_walk,
             pending: datapath.reopen_map(A::PENDING)?,
             targets: datapath.reopen(A::TARGETS)?,
             reaper: datapath.reaper::<A>()?,
