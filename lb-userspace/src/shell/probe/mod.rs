@@ -1,10 +1,10 @@
 //! Asks the servers how they are.
 //!
-//! One task per server. Each check runs on connections of its own, which are
+//! Each check runs in a task of its own (`rota`), on connections of its own, which are
 //! never used again: a connection that is stuck tells nothing about the next.
 //! Reports go to the engine as events (`reports`); what they mean is decided there.
 //!
-//! When a server is checked: every `interval`, from the start of one check to
+//! When a server is checked (`schedule`): every `interval`, from the start of one check to
 //! the start of the next; every `fast_interval` or `down_interval` while the
 //! engine says so; at once, when it says that. At the start, the checks of all
 //! servers are spread over their intervals.
@@ -27,6 +27,7 @@ mod connect;
 mod discover;
 mod http;
 mod reports;
+mod rota;
 mod schedule;
 mod tcp;
 #[cfg(test)]
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use std::{io, thread};
 
 use tokio::runtime::{self, Handle};
-use tokio::sync::{mpsc, oneshot, watch as channel};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -50,7 +51,8 @@ use check::Check;
 use connect::Ports;
 use discover::Inquiry;
 use reports::Reports;
-use schedule::{Intervals, Orders, Schedule};
+use rota::{Place, Rota, Subject};
+use schedule::{Intervals, Schedule};
 use watch::Watch;
 
 /// A server of a pool.
@@ -60,6 +62,7 @@ type Name = (PoolName, ServerName);
 #[derive(Debug)]
 pub struct Probes {
     running: BTreeMap<Name, Running>,
+    rota: Rota,
     thread: Handle,
     /// Dropped, it ends the thread.
     _end: oneshot::Sender<()>,
@@ -72,7 +75,8 @@ pub struct Probes {
 #[derive(Debug)]
 struct Running {
     questions: Questions,
-    orders: channel::Sender<Orders>,
+    checks: Place,
+    /// What it is asked beside.
     tasks: JoinSet<()>,
 }
 
@@ -114,12 +118,14 @@ impl Probes {
             .name("probes".to_owned())
             // What comes is an error: the other end was dropped.
             .spawn(move || runtime.block_on(async { drop(ended.await) }))?;
+        let reports = Arc::default();
         let mut this = Self {
             running: BTreeMap::new(),
+            rota: Rota::start(&handle, Arc::clone(&reports)),
             thread: handle,
             _end: end,
             ports: Ports::outside(&config.snat.ports),
-            reports: Arc::default(),
+            reports,
             events: events.clone(),
         };
         this.begin(config);
@@ -134,8 +140,11 @@ impl Probes {
             .collect();
         let retired =
             |name: &Name, running: &mut Running| wanted.get(name) != Some(&running.questions);
-        let retired: Vec<_> = self.running.extract_if(.., retired).collect();
-        for (_, mut running) in retired {
+        let retired = self.running.extract_if(.., retired);
+        let mut retired: Vec<Running> = retired.map(|(_, running)| running).collect();
+        let checks = retired.iter().map(|running| running.checks).collect();
+        self.rota.remove(checks).await;
+        for running in &mut retired {
             running.tasks.shutdown().await;
         }
     }
@@ -156,41 +165,31 @@ impl Probes {
         }
     }
 
-    fn probe(&self, pool: &Pool, server: &Server, epoch: Instant, share: f64) -> Running {
-        let Self {
-            thread,
-            ports,
-            reports,
-            events,
-            ..
-        } = self;
+    fn probe(&mut self, pool: &Pool, server: &Server, epoch: Instant, share: f64) -> Running {
+        let (ports, events) = (self.ports, &self.events);
         let name = name(pool, server);
-        let (orders, ordered) = channel::channel(Orders::default());
-        let mut tasks = JoinSet::new();
-        let schedule = Schedule {
-            name: name.clone(),
-            intervals: Intervals {
-                normal: pool.check.interval,
-                fast: pool.check.fast_interval,
-                down: pool.check.down_interval,
-            },
-            epoch,
-            share,
-            check: Check::new(pool, server, *ports),
-            rise: pool.check.rise,
-            orders: ordered,
-            reports: Arc::clone(reports),
+        let intervals = Intervals {
+            normal: pool.check.interval,
+            fast: pool.check.fast_interval,
+            down: pool.check.down_interval,
         };
-        tasks.spawn_on(schedule.run(), thread);
-        if let Some(agent) = AgentCheck::new(pool, server, *ports) {
-            tasks.spawn_on(agent.run(name.clone(), share, events.clone()), thread);
+        let checks = self.rota.add(Subject::new(
+            name.clone(),
+            Check::new(pool, server, ports),
+            Schedule::new(intervals, epoch, share),
+            pool.check.rise,
+        ));
+        let mut tasks = JoinSet::new();
+        if let Some(agent) = AgentCheck::new(pool, server, ports) {
+            let agent = agent.run(name.clone(), share, events.clone());
+            tasks.spawn_on(agent, &self.thread);
         }
-        if let Some(watch) = Watch::new(pool, server, *ports) {
-            tasks.spawn_on(watch.run(name, events.clone()), thread);
+        if let Some(watch) = Watch::new(pool, server, ports) {
+            tasks.spawn_on(watch.run(name, events.clone()), &self.thread);
         }
         Running {
             questions: Questions::of(pool, server),
-            orders,
+            checks,
             tasks,
         }
     }
@@ -210,14 +209,14 @@ impl Probes {
     /// way. Several requests before the check begins are one.
     pub fn check_now(&self, pool: &PoolName, server: &ServerName) {
         if let Some(running) = self.running(pool, server) {
-            running.orders.send_modify(|orders| orders.asked += 1);
+            self.rota.check_now(running.checks);
         }
     }
 
     /// Has a server checked at another pace from now on.
     pub fn set_pace(&self, pool: &PoolName, server: &ServerName, pace: Pace) {
         if let Some(running) = self.running(pool, server) {
-            running.orders.send_modify(|orders| orders.pace = pace);
+            self.rota.set_pace(running.checks, pace);
         }
     }
 
@@ -230,6 +229,8 @@ impl Probes {
         let (Some(inquiry), Some(running)) = (inquiry, running) else {
             return;
         };
+        // A set keeps those that have ended until somebody asks.
+        while running.tasks.try_join_next().is_some() {}
         let (pool, server) = (pool.clone(), server.clone());
         running.tasks.spawn(async move {
             let report = inquiry.run().await;

@@ -7,16 +7,11 @@
 //! fiftieth of the interval, and [`BEAT_MAX`] at most: nothing that an operator
 //! would notice.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::Name;
-use super::check::Check;
-use super::reports::Reports;
-use crate::engine::{Event, Pace};
+use crate::engine::Pace;
 
 /// The shortest time from the end of one check to the start of the next,
 /// however urgently it is asked for.
@@ -45,76 +40,70 @@ impl Intervals {
     }
 }
 
-/// What the engine wants of a server's checks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Orders {
-    /// How often there is one.
-    pub pace: Pace,
-    /// How often one was wanted at once.
-    pub asked: u64,
-}
-
-/// One server's checks, one after the other.
+/// One server's turns.
 pub struct Schedule {
-    pub name: Name,
-    pub intervals: Intervals,
-    /// The first beat, for all servers that are probed from the same time on.
-    pub epoch: Instant,
-    /// Which part of an interval the server's turns come after the epoch: 0 to 1.
-    pub share: f64,
-    pub check: Check,
-    /// How many good checks in a row settle that a server is UP.
-    pub rise: u32,
-    pub orders: watch::Receiver<Orders>,
-    pub reports: Arc<Reports>,
+    intervals: Intervals,
+    epoch: Instant,
+    share: f64,
+    pace: Pace,
+    /// Whether a check is wanted at once.
+    urgent: bool,
+    /// When the last check began, counted from the epoch.
+    began: Option<Duration>,
+    /// Before when there is none.
+    rested: Instant,
 }
 
 impl Schedule {
-    /// Checks until nobody gives orders any more.
-    pub async fn run(mut self) {
-        let mut began = None;
-        let mut rested = self.epoch;
-        let mut answered = 0;
-        let (mut said, mut repeated) = (None, 0_u32);
-        loop {
-            let Orders { pace, asked } = *self.orders.borrow_and_update();
-            if asked == answered {
-                let due = turn(began, self.intervals.of(pace), self.share);
-                tokio::select! {
-                    () = sleep_until(self.epoch + due) => {}
-                    changed = self.orders.changed() => match changed {
-                        Ok(()) => continue,
-                        Err(_) => return,
-                    }
-                }
-            }
-            if Instant::now() < rested {
-                sleep_until(rested).await;
-            }
-            let unasked = answered;
-            answered = self.orders.borrow().asked;
-            began = Some(self.epoch.elapsed());
-            let report = self.check.run().await;
-            rested = Instant::now() + REST;
-            let says = Some((report.outcome, report.role.clone()));
-            repeated = match said == says {
-                true => repeated.saturating_add(1),
-                false => 0,
-            };
-            said = says;
-            let settled = report.outcome.passed() && repeated >= self.rise;
-            let unasked = self.orders.borrow().asked == unasked;
-            let (pool, server) = self.name.clone();
-            let report = Event::Checked {
-                pool,
-                server,
-                report,
-            };
-            match settled && unasked {
-                true => self.reports.put(report),
-                false => self.reports.put_news(report),
+    /// The turns of a server that come the part `share` of an interval, 0 to 1, after
+    /// `epoch`: the first beat, for all servers that are probed from the same time on.
+    pub fn new(intervals: Intervals, epoch: Instant, share: f64) -> Self {
+        Self {
+            intervals,
+            epoch,
+            share,
+            pace: Pace::default(),
+            urgent: false,
+            began: None,
+            rested: epoch,
+        }
+    }
+
+    /// Asks for a check at once; before it begins, once more is the same.
+    pub fn hurry(&mut self) {
+        self.urgent = true;
+    }
+
+    /// Whether one was asked for that has not begun.
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// Has turns at another pace from now on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
+    /// When the next check is to begin.
+    pub fn due(&self) -> Instant {
+        match self.urgent {
+            true => self.rested,
+            false => {
+                let turn = turn(self.began, self.intervals.of(self.pace), self.share);
+                self.rested.max(self.epoch + turn)
             }
         }
+    }
+
+    /// A check begins; whether it was asked for.
+    pub fn begin(&mut self, now: Instant) -> bool {
+        self.began = Some(now - self.epoch);
+        std::mem::take(&mut self.urgent)
+    }
+
+    /// It ended.
+    pub fn end(&mut self, now: Instant) {
+        self.rested = now + REST;
     }
 }
 

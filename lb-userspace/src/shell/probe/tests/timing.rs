@@ -1,6 +1,7 @@
 //! When servers are checked.
 
 use super::*;
+use crate::engine::fixtures;
 
 fn config(addresses: &[SocketAddr], interval: Duration) -> Config {
     let mut pool = pool(addresses[0], CheckKind::CONNECT, None);
@@ -117,6 +118,44 @@ async fn only_what_may_be_news_rings() {
         _ => false,
     };
     assert!(probes.take_reports().last().is_some_and(refused));
+}
+
+#[tokio::test]
+async fn a_server_that_is_retired_is_not_reported_even_where_its_check_is_under_way() {
+    let silent = serve(|mut stream| async move {
+        request(&mut stream).await;
+        std::future::pending::<()>().await;
+    });
+    let silent = silent.await;
+    let mut config = config(&[silent], HOUR);
+    let pool = config.pools.values_mut().next().unwrap();
+    pool.check = config::Check {
+        timeout: Duration::from_millis(200),
+        ..config::Check::with_defaults(CheckKind::get(Some("/health".into())))
+    };
+    let mut probes = Probes::start(&config, &mpsc::channel(1).0).unwrap();
+    // Its first check is due at once, and takes all of its time.
+    assert_eq!(reports_within(&probes, Duration::from_millis(50)).await, 0);
+    config.pools.clear();
+    probes.retire(&config).await;
+    assert_eq!(reports_within(&probes, Duration::from_millis(400)).await, 0);
+}
+
+#[tokio::test]
+async fn questions_that_were_answered_are_not_kept() {
+    let (address, _listener) = hung().await;
+    let mut config = config(&[address], HOUR);
+    let pool = config.pools.values_mut().next().unwrap();
+    pool.check.timeout = Duration::from_millis(1);
+    pool.discover = Some(fixtures::discover());
+    let (events, mut listed) = mpsc::channel(1);
+    let mut probes = Probes::start(&config, &events).unwrap();
+    for _ in 0..20 {
+        probes.inquire(&config, &"kv".into(), &"n0".into());
+        assert!(matches!(listed.recv().await, Some(Event::Listed { .. })));
+    }
+    let kept = probes.running.values().map(|running| running.tasks.len());
+    assert!(kept.sum::<usize>() < 5);
 }
 
 #[tokio::test]
