@@ -63,10 +63,10 @@ pub struct ServeArgs {
     /// times what the disk needs for an fsync
     #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = humantime::parse_duration)]
     pub heartbeat: Duration,
-    /// Shortest wait of a follower before it stands for election
+    /// Shortest wait before a node stands again that did not win, or never had a leader; those that lost one stand in turns instead
     #[arg(long, value_name = "TIME", default_value = "150ms", value_parser = humantime::parse_duration)]
     pub election_min: Duration,
-    /// Longest wait; also how long a follower stays loyal to a silent leader
+    /// Longest such wait; also how long a follower stays loyal to a silent leader
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = humantime::parse_duration)]
     pub election_max: Duration,
     /// How long a client waits for a quorum; then a write's outcome is unknown (504), a read is refused (503)
@@ -225,7 +225,7 @@ pub enum Consistency {
     Linearizable,
     /// The same as long as clocks run at the same speed; from the leader only, without a round.
     Lease,
-    /// What the node has applied so far; always answers.
+    /// What the node has applied so far; refused only by one that was removed.
     Eventual,
 }
 
