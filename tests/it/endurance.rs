@@ -14,9 +14,9 @@ use lb_tests::patience::wait_until;
 use lb_tests::privileged;
 use lb_tests::traffic::bulk::Transfer;
 use lb_tests::traffic::connections::who_is_at;
-use lb_tests::traffic::steady::Steady;
+use lb_tests::traffic::steady::{DURATION_MAX, Steady};
 
-use crate::connections::{Echo, PATIENCE, Site};
+use crate::connections::{Echo, PATIENCE, Site, counter};
 
 const RELOADS: usize = 100;
 const DEATHS: usize = 100;
@@ -47,8 +47,10 @@ impl Load {
         }
     }
 
-    /// Every session lives.
+    /// Every session lives, and new connections go on.
     fn check(&mut self, site: &Site, when: &str) {
+        let goes_on = self.steady.wait_for_more(5, PATIENCE);
+        assert!(goes_on, "{when}: no new connections");
         for session in &mut self.sessions {
             let answer = session.ping();
             assert!(
@@ -61,6 +63,7 @@ impl Load {
 
     fn finish(mut self, site: &Site, what: &str) {
         self.check(site, "at the end");
+        assert!(self.begun.elapsed() < DURATION_MAX, "the load ended before");
         let bytes = self.transfer.stop().unwrap();
         let answers = self.steady.stop();
         let stats = site.balancer.stats().unwrap();
@@ -76,7 +79,9 @@ impl Load {
             "{}",
             site.balancer.output()
         );
-        assert!(answers.total() > 100, "there was no load");
+        // A SYN that is sent again was lost.
+        let again = counter(site.client(), "TcpExt:TCPSynRetrans");
+        assert_eq!(again, Some(0), "{} connections stalled", answers.stalled);
         for reason in ["cut_off", "unknown_flow", "handshake_lost", "no_target"] {
             assert_eq!(stats.packets(reason), 0, "{reason}");
         }

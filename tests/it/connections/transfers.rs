@@ -78,6 +78,8 @@ fn short_connections(site: &Site) {
     let log = site.balancer.output();
     assert_eq!(answers.failures, BTreeMap::new(), "{log}");
     assert_eq!(answers.total(), CONNECTIONS);
+    // What a connection that stalls would wait for.
+    assert_eq!(total(site, "TcpExt:TCPSynRetrans"), 0);
     let counted = site.balancer.stats().unwrap();
     assert_eq!(counted.packets("established"), CONNECTIONS as u64);
 }
@@ -102,7 +104,7 @@ fn total(site: &Site, name: &str) -> u64 {
 
 /// A counter of a namespace's TCP, by its name in `/proc/net/snmp` or
 /// `/proc/net/netstat`: `Tcp:InErrs`. None where this kernel has none such.
-fn counter(namespace: &Namespace, name: &str) -> Option<u64> {
+pub fn counter(namespace: &Namespace, name: &str) -> Option<u64> {
     let (table, name) = name.split_once(':').unwrap();
     namespace.enter(|| {
         let read = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap();

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::steady::DURATION_MAX;
 use crate::lab::{Namespace, joined};
 
 /// How long a transfer may stand still.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a transfer may go on.
-const TRANSFER_MAX: Duration = Duration::from_secs(60);
 /// Read and written at a time.
 const CHUNK: usize = 64 * 1024;
 
@@ -47,7 +46,7 @@ pub fn echo(
     })
 }
 
-/// A transfer that goes on until it is stopped, a minute at most.
+/// A transfer that goes on until it is stopped, [`DURATION_MAX`] at most.
 #[derive(Debug)]
 pub struct Transfer {
     stop: Arc<AtomicBool>,
@@ -63,7 +62,7 @@ impl Transfer {
         let received = Arc::new(AtomicUsize::new(0));
         let (stopped, counter) = (Arc::clone(&stop), Arc::clone(&received));
         let work = namespace.background(move || {
-            let deadline = Instant::now() + TRANSFER_MAX;
+            let deadline = Instant::now() + DURATION_MAX;
             let next = || {
                 let goes_on = !stopped.load(Ordering::Relaxed) && Instant::now() < deadline;
                 if goes_on { CHUNK } else { 0 }

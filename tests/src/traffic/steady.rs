@@ -14,8 +14,8 @@ use crate::patience::wait_until;
 /// Between two connections of one client, so that the load leaves the machine
 /// some room.
 const PAUSE: Duration = Duration::from_millis(1);
-/// No client goes on for longer.
-const DURATION_MAX: Duration = Duration::from_secs(180);
+/// No load goes on for longer.
+pub const DURATION_MAX: Duration = Duration::from_secs(180);
 
 /// Clients at work. They stop when this is stopped or dropped.
 #[derive(Debug)]
