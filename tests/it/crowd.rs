@@ -90,3 +90,26 @@ fn handshakes_of_a_flood_are_forgotten_in_slices() {
     assert!(cpu < Duration::from_millis(500), "{cpu:?}");
     assert!(slice < Duration::from_millis(50), "{slice:?}");
 }
+
+#[test]
+fn a_connection_without_a_reply_flow_costs_a_sweep_no_look_at_all_others() {
+    privileged!();
+    const CONNECTIONS: u32 = 100_000;
+    let mut crowd = Crowd::start(CONNECTIONS, "1h", "timeouts = { fin = \"1s\" }").unwrap();
+    crowd.fill(Duration::ZERO).unwrap();
+    let whole = least_of_further_sweeps(&crowd);
+    crowd.lose_a_reply().unwrap();
+    let lone = least_of_further_sweeps(&crowd);
+    println!("{CONNECTIONS} connections: {whole:?} a sweep; one of them without a reply: {lone:?}");
+    assert!(lone < whole * 3 / 2, "{lone:?} for {whole:?}");
+}
+
+/// What the cheapest of a few more sweeps takes, of which the first may be half
+/// over.
+fn least_of_further_sweeps(crowd: &Crowd) -> Duration {
+    let before = crowd.sweeps().len() + 1;
+    let more = || crowd.sweeps().len() >= before + 4;
+    assert!(wait_until(PATIENCE, more), "{:?}", crowd.sweeps());
+    let sweeps = &crowd.sweeps()[before..];
+    sweeps.iter().map(|sweep| sweep.cpu).min().unwrap()
+}

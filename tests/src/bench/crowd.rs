@@ -131,6 +131,15 @@ impl Crowd {
         Ok(())
     }
 
+    /// Takes the reply flow of one of them away, as if its server answered the
+    /// client itself.
+    pub fn lose_a_reply(&mut self) -> Result<()> {
+        let mut flows = copies(self.pair, 1, Duration::ZERO);
+        let reply = flows.find(|(_, flow)| flow.direction() == Direction::Reply);
+        let (key, _) = reply.context("there is one")?;
+        Ok(self.flows.remove(&key)?)
+    }
+
     /// How many connections are counted as open: of the target, and of the
     /// service.
     pub fn open(&self) -> Result<(u32, u32)> {

@@ -10,6 +10,7 @@ mod list;
 mod meter;
 mod provoke;
 mod rest;
+mod surplus;
 mod table;
 
 use std::collections::BTreeMap;

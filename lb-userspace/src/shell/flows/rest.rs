@@ -1,6 +1,6 @@
 //! When a connection is forgotten, and the sweep that forgets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -118,12 +118,14 @@ fn sweep_family<A: Family>(
         meter.slice();
     }
     drop(walk);
-    let orphans_possible = census.forward != census.reply;
+    let suspects = flows
+        .surplus
+        .after(&census.sweep.holding, &census.replies_holding);
     census.sweep.forgotten = flows.reap(&overdue, meter)?;
     // Where all of them talk in the other direction, there is no hurry.
     census.sweep.unfinished &= census.sweep.forgotten > 0;
-    if orphans_possible {
-        forget_orphans(flows, before(now, rests.timeouts.fin), meter)?;
+    if !suspects.is_empty() {
+        forget_orphans(flows, &suspects, before(now, rests.timeouts.fin), meter)?;
     }
     sweep_pending(
         flows,
@@ -147,10 +149,11 @@ fn before(now: Tick, rest: Duration) -> Tick {
     now.minus(ticks)
 }
 
-/// Forgets reply flows whose other half is gone: what was left by somebody
-/// who was stopped between two removals.
+/// Forgets reply flows of `suspects` whose other half is gone: what was left by
+/// somebody who was stopped between two removals.
 fn forget_orphans<A: Family>(
     flows: &FamilyFlows<A>,
+    suspects: &BTreeSet<TargetId>,
     idle_since: Tick,
     meter: &mut Meter,
 ) -> io::Result<()> {
@@ -160,6 +163,7 @@ fn forget_orphans<A: Family>(
     while let Some(entries) = walk.next_slice()? {
         for (key, flow) in entries {
             if flow.direction() == Direction::Reply
+                && suspects.contains(&flow.target())
                 && is_idle(flow, idle_since)
                 && flows
                     .flow(&flow.pair_key(key, &targets.of(flow)?))?
@@ -215,8 +219,6 @@ fn sweep_pending<A: Family>(
 #[derive(Debug, Default)]
 struct Census {
     sweep: Sweep,
-    forward: u64,
-    reply: u64,
     replies_holding: BTreeMap<TargetId, u64>,
 }
 
@@ -225,14 +227,12 @@ impl Census {
         self.sweep.flows += 1;
         match flow.direction() {
             Direction::Forward => {
-                self.forward += 1;
                 *self.sweep.holding.entry(flow.target()).or_default() += 1;
                 if !stale && !flow.progress().closed() {
                     *self.sweep.open.entry(flow.target()).or_default() += 1;
                 }
             }
             Direction::Reply => {
-                self.reply += 1;
                 *self.replies_holding.entry(flow.target()).or_default() += 1;
             }
         }

@@ -13,6 +13,7 @@ use lb_common::reaping::{self, Candidate};
 use lb_common::target::{Generation, Target, TargetId};
 
 use super::meter::Meter;
+use super::surplus::Surplus;
 use crate::shell::batch::{Walk, call, delete};
 use crate::shell::load::{Datapath, OpenError};
 use crate::shell::tables::Family;
@@ -32,6 +33,8 @@ pub(super) struct FamilyFlows<A: Family> {
     targets: Array<MapData, Target<A>>,
     /// How many flows there is room for.
     pub(super) room: u64,
+    /// What the sweeps so far counted too much of.
+    pub(super) surplus: Surplus,
     reaper: ProgramFd,
 }
 
@@ -56,6 +59,7 @@ impl<A: Family> FamilyFlows<A> {
         Ok(Self {
             flows: datapath.reopen(A::FLOWS)?,
             room: info.max_entries().into(),
+            surplus: Surplus::default(),
             flows_walk,
             pending: datapath.reopen_map(A::PENDING)?,
             targets: datapath.reopen(A::TARGETS)?,
