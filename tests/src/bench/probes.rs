@@ -5,9 +5,7 @@
 //! its own. On a veth, whoever sends a packet does the receivers' work as well,
 //! all the way to the answer. So that it counts for nobody, the kernel is told
 //! to receive on the last CPU (RPS), as if an interrupt of a NIC had come there;
-//! the node and the bench run there as well, and the agent on the others. An
-//! interrupt costs the sender nothing. To wake another CPU that sleeps does: where there
-//! is a hypervisor, more than all else that a packet takes. So no CPU sleeps meanwhile.
+//! the node and the bench run there as well, and the agent on the others.
 //!
 //! What is left for *connect* is mostly the kernel's TCP. How much that takes alone is
 //! measured beside it (`floor`).
@@ -15,8 +13,6 @@
 mod floor;
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -104,7 +100,6 @@ fn row(name: &str, servers: u16, path: &str, shares: &[f64]) -> Row {
 /// The servers, and whoever asks them.
 struct Stage {
     cpus: Cpus,
-    _awake: Option<File>,
     /// It goes before its namespace does.
     _node: FakeNode,
     lab: Lab,
@@ -123,25 +118,8 @@ impl Stage {
         let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
         let node = || FakeNode::start(lab.node(1), 1, any, Claim::replica(5));
         let _node = cpus.on_the_last(node)?;
-        Ok(Self {
-            cpus,
-            _awake: no_sleep(),
-            _node,
-            lab,
-        })
+        Ok(Self { cpus, _node, lab })
     }
-}
-
-/// CPUs that have nothing to do wait awake for as long as this is open; `None` where the
-/// kernel has no such thing.
-fn no_sleep() -> Option<File> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .open("/dev/cpu_dma_latency")
-        .ok()?;
-    // Microseconds, for waking up.
-    file.write_all(&0_u32.to_ne_bytes()).ok()?;
-    Some(file)
 }
 
 /// The share of one core that the bare loop takes.
