@@ -74,7 +74,7 @@ impl Subject {
 }
 
 enum Order {
-    Add(Place, Subject),
+    Add(Place, Box<Subject>),
     Remove(Vec<Place>, oneshot::Sender<()>),
     CheckNow(Place),
     SetPace(Place, Pace),
@@ -99,7 +99,7 @@ impl Rota {
     pub fn add(&mut self, subject: Subject) -> Place {
         self.given += 1;
         let place = Place(self.given);
-        self.give(Order::Add(place, subject));
+        self.give(Order::Add(place, Box::new(subject)));
         place
     }
 
@@ -212,7 +212,7 @@ impl Runner {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Add(place, subject) => {
-                self.subjects.insert(place, subject);
+                self.subjects.insert(place, *subject);
                 self.wait(place);
             }
             Order::Remove(places, done) => {
