@@ -16,7 +16,7 @@ use lb_tests::traffic::bulk::Transfer;
 use lb_tests::traffic::connections::who_is_at;
 use lb_tests::traffic::steady::{DURATION_MAX, Steady};
 
-use crate::connections::{Echo, PATIENCE, Site, counter};
+use crate::connections::{Echo, PATIENCE, Site};
 
 const RELOADS: usize = 100;
 const DEATHS: usize = 100;
@@ -79,9 +79,6 @@ impl Load {
             "{}",
             site.balancer.output()
         );
-        // A SYN that is sent again was lost.
-        let again = counter(site.client(), "TcpExt:TCPSynRetrans");
-        assert_eq!(again, Some(0), "{} connections stalled", answers.stalled);
         for reason in ["cut_off", "unknown_flow", "handshake_lost", "no_target"] {
             assert_eq!(stats.packets(reason), 0, "{reason}");
         }

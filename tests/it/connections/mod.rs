@@ -12,4 +12,3 @@ mod steering;
 mod transfers;
 
 pub use self::site::{Echo, PATIENCE, Site, nic, spec_for};
-pub use self::transfers::counter;
