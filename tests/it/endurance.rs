@@ -79,6 +79,7 @@ impl Load {
             "{}",
             site.balancer.output()
         );
+        assert!(answers.total() > 100, "there was no load");
         for reason in ["cut_off", "unknown_flow", "handshake_lost", "no_target"] {
             assert_eq!(stats.packets(reason), 0, "{reason}");
         }

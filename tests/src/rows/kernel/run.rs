@@ -66,12 +66,7 @@ pub fn passage(action: u32, frame: Vec<u8>, reason: Reason) -> Result<Passage> {
         XDP_ABORTED => bail!("the program aborted, and counted {reason:?}"),
         other => bail!("the program returned {other}, and counted {reason:?}"),
     };
-    Ok(Passage {
-        reason,
-        fate,
-        way,
-        frame: (fate != Fate::Drop).then_some(frame),
-    })
+    Ok(passed(reason, fate, way, frame))
 }
 
 /// What the `action` for `reason` of a program at TC means.
@@ -82,12 +77,17 @@ pub fn passage_at_tc(action: u32, frame: Vec<u8>, reason: Reason) -> Result<Pass
         TC_DROP => (Fate::Drop, Way::None),
         other => bail!("the program returned {other}, and counted {reason:?}"),
     };
-    Ok(Passage {
+    Ok(passed(reason, fate, way, frame))
+}
+
+/// A passage, with the frame that is left of it.
+fn passed(reason: Reason, fate: Fate, way: Way, frame: Vec<u8>) -> Passage {
+    Passage {
         reason,
         fate,
         way,
         frame: (fate != Fate::Drop).then_some(frame),
-    })
+    }
 }
 
 /// What it means that a packet goes on to the host.
