@@ -173,6 +173,41 @@ fn what_an_agent_of_another_layout_left_is_named_and_goes_on_steering() {
 }
 
 #[test]
+fn a_pinned_map_of_another_shape_is_named_and_what_is_attached_goes_on_steering() {
+    privileged!();
+    let mut site = Site::start(|_| {});
+    let mut open = site.connect().unwrap();
+    site.balancer.kill().unwrap();
+    // The program has its maps all the same.
+    let pins_of_ours = site.balancer.pins().unwrap();
+    let at = |name| pins_of_ours.join(name);
+    fs::rename(at("TARGETS_V6"), at("TARGETS_V4")).unwrap();
+    let there = pins(&pins_of_ours);
+
+    site.balancer.start_again().unwrap();
+    let ended = wait_until(PATIENCE, || site.balancer.exit_status().is_some());
+    let said = site.balancer.output();
+    assert!(ended, "{said}");
+    for part in [
+        "holds maps that are not this version's: TARGETS_V4 (value size",
+        "`rm -r ",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(!said.contains("adopted=true"), "{said}");
+    open.ping().unwrap();
+    site.connect().unwrap().ping().unwrap();
+    assert_eq!(pins(&pins_of_ours), there);
+
+    // What it says to do mends it.
+    fs::remove_dir_all(&pins_of_ours).unwrap();
+    site.balancer.take_dead().unwrap();
+    site.balancer.start_again().unwrap();
+    site.wait_for_all_targets();
+    site.connect().unwrap().ping().unwrap();
+}
+
+#[test]
 fn a_second_agent_is_refused_and_does_no_harm() {
     privileged!();
     let site = Site::start(|_| {});

@@ -63,6 +63,18 @@ pub enum OpenError {
         /// The layout of ours.
         ours: u32,
     },
+    /// What is pinned has our layout's number, but is something else.
+    #[error(
+        "{path} holds maps that are not this version's: {found}. They cannot be adopted, nor the connections \
+         in them. What is attached goes on steering. End it when you can do without them: start the version \
+         that made them and stop it by SIGTERM, or `rm -r {path}`; then start this one"
+    )]
+    OtherMaps {
+        /// The pins.
+        path: PathBuf,
+        /// Which maps, and what of them differs.
+        found: String,
+    },
     /// Another XDP program is attached.
     #[error(
         "another XDP program is attached to {interface}, and it is not one that this agent pinned; see it \

@@ -10,6 +10,7 @@ mod choice;
 mod error;
 mod growth;
 mod layouts;
+mod shapes;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -58,6 +59,14 @@ const PINNED_BY_FAMILY: &[&str] = &[
     "SOURCES",
     "AFFINITIES",
 ];
+
+/// The names of all of them.
+fn pinned_names() -> impl Iterator<Item = String> {
+    let by_family = PINNED_BY_FAMILY.iter();
+    let by_family =
+        by_family.flat_map(|name| ["V4", "V6"].map(|family| format!("{name}_{family}")));
+    PINNED.iter().map(|&name| name.to_owned()).chain(by_family)
+}
 
 /// How many flows there is room for in a family that no service has: the
 /// least that a map may have.
@@ -168,6 +177,7 @@ impl Datapath {
         create_directory(&pins)?;
         layouts::refuse_others(&pins, first)?;
         let lock = lock(&pins, first)?;
+        shapes::refuse_others(&pins)?;
         let adopted = pins.join("GENERATIONS").exists();
         let brought_up = bring_up(config, virtual_links, &interfaces, &pins);
         let (ebpf, hook) = match brought_up {
@@ -413,14 +423,8 @@ fn load(pins: &Path, hook: Hook, config: &Config) -> Result<Ebpf, OpenError> {
     for (name, entries) in sizes {
         loader.map_max_entries(name, entries);
     }
-    for name in PINNED {
-        loader.map_pin_path(name, pins.join(name));
-    }
-    let by_family = PINNED_BY_FAMILY
-        .iter()
-        .flat_map(|name| ["V4", "V6"].map(|family| format!("{name}_{family}")));
-    let by_family: Vec<String> = by_family.collect();
-    for name in &by_family {
+    let pinned: Vec<String> = pinned_names().collect();
+    for name in &pinned {
         loader.map_pin_path(name, pins.join(name));
     }
     let ebpf = loader.load(OBJECT).map_err(|error| match error {
