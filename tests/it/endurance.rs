@@ -7,16 +7,18 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
-use lb_tests::balancer::{Configuration, Entry, POOL};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::loaded_programs;
+use lb_tests::balancer::{Configuration, Entry, Hook, POOL, build};
 use lb_tests::binaries;
-use lb_tests::lab::address;
+use lb_tests::lab::{NIC, address};
 use lb_tests::patience::wait_until;
 use lb_tests::privileged;
 use lb_tests::traffic::bulk::Transfer;
 use lb_tests::traffic::connections::who_is_at;
 use lb_tests::traffic::steady::{DURATION_MAX, Steady};
 
-use crate::connections::{Echo, PATIENCE, Site};
+use crate::connections::{Echo, PATIENCE, Site, spec_for};
 
 const RELOADS: usize = 100;
 const DEATHS: usize = 100;
@@ -151,18 +153,50 @@ fn a_hundred_deaths_of_the_agent_lose_no_connection_and_refuse_none() {
     load.finish(&site, "a hundred deaths");
 }
 
+/// What is attached to the NIC.
+struct Attached {
+    link: u32,
+    program: u32,
+    /// A checksum of the program's instructions.
+    tag: u64,
+}
+
+impl Attached {
+    fn at(site: &Site, hook: Hook) -> Self {
+        let pin = format!("link-{}-{NIC}", hook.name());
+        let link = PinnedLink::from_pin(site.balancer.pins().unwrap().join(pin)).unwrap();
+        let link = FdLink::from(link).info().unwrap();
+        let mut programs = loaded_programs().flatten();
+        let program = programs.find(|program| program.id() == link.program_id());
+        Self {
+            link: link.id(),
+            program: link.program_id(),
+            tag: program.unwrap().tag(),
+        }
+    }
+}
+
 #[test]
 fn ten_upgrades_lose_no_connection_and_refuse_none() {
     privileged!();
-    let mut site = Site::start(|_| {});
+    ten_upgrades(Hook::Native);
+}
+
+#[test]
+fn ten_upgrades_at_tc_lose_no_connection_and_refuse_none() {
+    privileged!();
+    ten_upgrades(Hook::Tc);
+}
+
+fn ten_upgrades(hook: Hook) {
+    let mut site = Site::with(&spec_for(hook), hook, |_| {});
     let mut load = Load::start(&site);
-    let lb = binaries::find("lb").unwrap();
-    for upgrade in 1..=UPGRADES {
-        // Another file of another content; it brings the kernel program along, and
-        // swaps it in. The object in it is the same.
+    let lb = fs::read(binaries::find("lb").unwrap()).unwrap();
+    // Two kernel programs take turns.
+    let programs = [build::with_other_instructions(&lb).unwrap(), lb];
+    let mut attached = vec![Attached::at(&site, hook)];
+    for (upgrade, program) in (1..=UPGRADES).zip(programs.iter().cycle()) {
         let other = site.lab.run_directory().join(format!("lb-{upgrade}"));
-        let mut program = fs::read(&lb).unwrap();
-        program.extend(format!("build {upgrade}").bytes());
         fs::write(&other, program).unwrap();
         fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
         site.balancer.kill().unwrap();
@@ -172,6 +206,14 @@ fn ten_upgrades_lose_no_connection_and_refuse_none() {
         load.check(&site, &format!("upgrade {upgrade}"));
         let adopted = site.balancer.output().matches("adopted=true").count();
         assert_eq!(adopted, upgrade, "{}", site.balancer.output());
+        attached.push(Attached::at(&site, hook));
     }
-    load.finish(&site, "ten upgrades");
+    load.finish(&site, &format!("ten upgrades of {}", hook.name()));
+    for (before, after) in attached.iter().zip(&attached[1..]) {
+        // The link is the same: nothing was ever detached.
+        assert_eq!(before.link, after.link);
+        assert_ne!(before.program, after.program);
+        assert_ne!(before.tag, after.tag);
+    }
+    assert_eq!(attached[0].tag, attached[UPGRADES].tag);
 }

@@ -1,6 +1,7 @@
 //! `lb` in a lab's balancer namespace: its configuration, its process, and
 //! what it says over its socket.
 
+pub mod build;
 mod configuration;
 mod report;
 pub mod succession;
