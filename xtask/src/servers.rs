@@ -1,19 +1,19 @@
-//! The servers that the examples run, as Debian packages them: what their
-//! tests need, and nothing else here does. Where they cannot be installed,
-//! those tests are skipped, aloud; they fail where `CI` is set.
+//! The servers that the examples run and what the benchmarks compare with, as
+//! Debian packages them: what the tests of both need. Where they cannot be
+//! installed, those tests are skipped, aloud; they fail where `CI` is set.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
 
-use crate::setup::{apt, is_root};
+use crate::setup::{PEERS, STREAM_MODULE, apt, has_stream_module, is_root};
 use crate::step::{run as run_command, step};
 use crate::toolchain::which;
 
-/// A program of each, and the package that brings it.
-const SERVERS: [(&str, &str); 8] = [
-    ("etcd", "etcd-server"),
+/// A program of each server, and the package that brings it; those of
+/// [`PEERS`], etcd among them, come on top.
+const SERVERS: [(&str, &str); 7] = [
     ("redis-server", "redis-server"),
     ("redis-sentinel", "redis-sentinel"),
     ("patroni", "patroni"),
@@ -45,11 +45,15 @@ enum Leave {
 /// # Errors
 /// If apt-get fails.
 pub fn install() -> Result<()> {
-    let missing: Vec<&str> = SERVERS
+    let mut missing: Vec<&str> = SERVERS
         .into_iter()
+        .chain(PEERS)
         .filter(|(program, _)| !is_here(program))
         .map(|(_, package)| package)
         .collect();
+    if !has_stream_module(Path::new("/")) {
+        missing.push(STREAM_MODULE.1);
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -63,20 +67,20 @@ pub fn install() -> Result<()> {
             command.args(["install", "-y", "-qq", "--no-install-recommends"]);
             command.arg("--no-remove").args(&missing);
             step(
-                format!("installing the servers of the examples: {packages}"),
+                format!("installing the servers of the tests: {packages}"),
                 || run_command(&mut command),
             )
         }
         Leave::Ask => {
             eprintln!(
-                "xtask: the tests of the examples need servers that Debian would start as services; \
+                "xtask: the tests of the examples and benchmarks need servers that Debian would start as services; \
                  if you do not mind: apt-get install --no-install-recommends {packages}"
             );
             Ok(())
         }
         Leave::None => {
             eprintln!(
-                "xtask: the tests of the examples will be skipped: without root and apt-get, \
+                "xtask: tests of the examples and benchmarks will be skipped: without root and apt-get, \
                  these packages of Debian cannot be installed: {packages}"
             );
             Ok(())

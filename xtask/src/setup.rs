@@ -28,7 +28,7 @@ const TOOLS: [(&str, &str); 3] = [("ip", "iproute2"), ("ethtool", "ethtool"), ("
 const CPP_COMPILER: (&str, &str) = ("c++", "g++");
 /// What the benchmarks load with, and compare with. The stream module is no
 /// program: see [`STREAM_MODULE`].
-const PEERS: [(&str, &str); 7] = [
+pub const PEERS: [(&str, &str); 7] = [
     ("haproxy", "haproxy"),
     ("nginx", "nginx"),
     ("nft", "nftables"),
@@ -38,7 +38,7 @@ const PEERS: [(&str, &str); 7] = [
     ("etcdctl", "etcd-client"),
 ];
 /// nginx's module for TCP, and the package that brings it.
-const STREAM_MODULE: (&str, &str) = (
+pub const STREAM_MODULE: (&str, &str) = (
     "usr/lib/nginx/modules/ngx_stream_module.so",
     "libnginx-mod-stream",
 );
@@ -134,6 +134,11 @@ pub fn run(_workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Whether [`STREAM_MODULE`] is there.
+pub fn has_stream_module(root: &Path) -> bool {
+    root.join(STREAM_MODULE.0).exists()
+}
+
 /// What this machine has, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Machine {
@@ -162,7 +167,7 @@ impl Machine {
             .into_iter()
             .filter(|(program, _)| !has(program))
             .collect();
-        if purpose == Purpose::Comparing && !root.join(STREAM_MODULE.0).exists() {
+        if purpose == Purpose::Comparing && !has_stream_module(root) {
             missing_tools.push(STREAM_MODULE);
         }
         Self {

@@ -5,13 +5,15 @@
 //! is made for it. All three share the machine's CPUs with the load generator,
 //! so that a rate is one over the CPU time that the whole way takes.
 
+use std::thread;
+
 use anyhow::{Context as _, Result};
 
 use super::Effort;
 use super::load::{BULK, Backend, Connections, HTTP, bulk, requests, wait_for_port};
 use super::peers::Way;
 use super::report::Row;
-use crate::lab::Lab;
+use crate::lab::{Lab, joined};
 use crate::patience::interrupted;
 
 /// What is measured of each way: a name and a unit.
@@ -31,22 +33,39 @@ type Numbers = [f64; FIGURES.len()];
 
 /// Measures every way.
 pub fn run(effort: Effort) -> Result<Vec<Row>> {
-    let (rounds, seconds) = match effort {
-        Effort::Full => (5, 5),
-        Effort::Quick => (3, 1),
-        Effort::Smoke => (1, 1),
+    // wrk takes a second at least: a smoke has all ways at a time.
+    let (rounds, seconds, abreast) = match effort {
+        Effort::Full => (5, 5, 1),
+        Effort::Quick => (3, 1, 1),
+        Effort::Smoke => (1, 1, Way::ALL.len()),
     };
     let mut samples: Vec<Vec<Numbers>> = vec![Vec::new(); Way::ALL.len()];
     'rounds: for _ in 0..rounds {
-        for (way, samples) in Way::ALL.into_iter().zip(&mut samples) {
-            let numbers = measure(way, seconds);
+        for (ways, samples) in Way::ALL.chunks(abreast).zip(samples.chunks_mut(abreast)) {
+            let found = side_by_side(ways, seconds);
             if interrupted() {
                 break 'rounds;
             }
-            samples.push(numbers.with_context(|| format!("the way of {}", way.name()))?);
+            for (numbers, samples) in found.into_iter().zip(samples) {
+                samples.push(numbers?);
+            }
         }
     }
     Ok(rows(&samples))
+}
+
+/// Each way in a lab of its own, all at once.
+fn side_by_side(ways: &[Way], seconds: u64) -> Vec<Result<Numbers>> {
+    let one =
+        |way: Way| measure(way, seconds).with_context(|| format!("the way of {}", way.name()));
+    thread::scope(|scope| {
+        let threads: Vec<_> = ways
+            .iter()
+            .map(|&way| scope.spawn(move || one(way)))
+            .collect();
+        let found = threads.into_iter().map(|thread| joined(thread.join()));
+        found.collect()
+    })
 }
 
 fn measure(way: Way, seconds: u64) -> Result<Numbers> {

@@ -66,7 +66,7 @@ pub fn run(effort: Effort) -> Result<Vec<Row>> {
     let (servers, runs, window) = match effort {
         Effort::Full => (1000, 3, Duration::from_secs(10)),
         Effort::Quick => (1000, 1, Duration::from_secs(5)),
-        Effort::Smoke => (20, 1, Duration::from_secs(1)),
+        Effort::Smoke => (20, 1, Duration::from_millis(200)),
     };
     let floor = measure(runs, || floor(servers, window))?;
     let floor = row("connect", servers, "bare loop", &floor);
