@@ -44,6 +44,7 @@ pub enum Role {
 pub struct RaftCluster {
     nodes: Vec<Node>,
     client: Namespace,
+    founders: usize,
     snapshot_every: Option<u64>,
 }
 
@@ -78,8 +79,16 @@ impl RaftCluster {
         Self {
             nodes: nodes.collect(),
             client: lab.client().clone(),
+            founders: lab.nodes().len(),
             snapshot_every: None,
         }
+    }
+
+    /// Lets the first `count` nodes found the cluster; the others are to be
+    /// added to it.
+    pub fn founded_by(mut self, count: usize) -> Self {
+        self.founders = count;
+        self
     }
 
     /// Lets every node that is started from now on take a snapshot each time
@@ -98,8 +107,12 @@ impl RaftCluster {
     pub fn start_node(&mut self, id: usize) -> Result<()> {
         let mut command = Command::new(binaries::find("raft-node")?);
         command.arg("serve").args(["--id", &id.to_string()]);
-        for peer in self.ids() {
-            command.arg("--peer").arg(peer_argument(peer));
+        if id <= self.founders {
+            for peer in 1..=self.founders {
+                command.arg("--peer").arg(member(peer));
+            }
+        } else {
+            command.args(["--join", "--peer", &member(id)]);
         }
         if let Some(entries) = self.snapshot_every {
             command.args(["--snapshot-every", &entries.to_string()]);
@@ -249,7 +262,8 @@ pub fn health(id: usize) -> SocketAddrV4 {
     SocketAddrV4::new(address::node(id), HEALTH_PORT)
 }
 
-fn peer_argument(id: usize) -> String {
+/// Node `id` and its addresses, in the words of `raft-node`.
+pub fn member(id: usize) -> String {
     let ip: Ipv4Addr = address::node(id);
     format!("{id}={ip}:{RAFT_PORT},{},{}", api(id), health(id))
 }
