@@ -170,6 +170,14 @@ pub struct Member {
     pub check_address: SocketAddr,
 }
 
+impl Member {
+    /// What it is known by: where its connections and its probes go.
+    #[must_use]
+    pub fn place(&self) -> (SocketAddr, SocketAddr) {
+        (self.address, self.check_address)
+    }
+}
+
 impl Config {
     /// Whether the pool may have these members, for all that services ask of
     /// their servers.

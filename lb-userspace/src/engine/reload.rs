@@ -6,7 +6,7 @@
 //! none of them is left.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use lb_common::service::ServiceId;
@@ -89,8 +89,13 @@ impl Agent {
         let Ok(members) = admitted else {
             return actions;
         };
-        let has: BTreeSet<SocketAddr> = pool.members.iter().map(|one| one.server.address).collect();
-        let lists: BTreeSet<SocketAddr> = members.iter().map(|one| one.address).collect();
+        // Where the file or an operator has it otherwise than the list, they
+        // always differ; whoever follows knows what was told before.
+        let servers = pool.members.iter().map(|member| &member.server);
+        let has: BTreeSet<_> = servers
+            .map(|one| (one.address, one.check_address))
+            .collect();
+        let lists: BTreeSet<_> = members.iter().map(Member::place).collect();
         if has != lists {
             let pool = name.clone();
             actions.push(Action::Follow { pool, members });

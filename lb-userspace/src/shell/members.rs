@@ -75,11 +75,12 @@ impl Members {
         config
     }
 
-    /// Whether the pool follows just this list already, or could not.
+    /// Whether the pool follows these members already, whatever they are called
+    /// and in which order, or could not.
     #[must_use]
     pub fn is_settled(&self, file: &Config, pool: &PoolName, members: &[Member]) -> bool {
         let followed = self.lists.get(pool).is_some_and(|told| {
-            told.members == members
+            places(&told.members) == places(members)
                 && file.pools.get(pool).map(addresses).as_ref() == Some(&told.file)
         });
         followed || self.refused.get(pool).is_some_and(|list| list == members)
@@ -125,6 +126,10 @@ impl Members {
 
 fn addresses(pool: &Pool) -> BTreeSet<SocketAddr> {
     pool.servers.iter().map(|server| server.address).collect()
+}
+
+fn places(members: &[Member]) -> BTreeSet<(SocketAddr, SocketAddr)> {
+    members.iter().map(Member::place).collect()
 }
 
 fn read(path: &Path) -> io::Result<Lists> {
@@ -214,6 +219,26 @@ mod tests {
         assert_eq!(followed(&second), ["n1", "m4"]);
         let plain = second.in_force(&fixtures::write_and_read());
         assert_eq!(plain, fixtures::write_and_read(), "it follows no list");
+    }
+
+    #[test]
+    fn a_list_is_news_where_a_member_is_or_is_checked_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut known = Members::load(directory.path());
+        let (file, pool) = (file(&[1, 2, 3]), "kv".into());
+        known.set(&file, "kv".into(), members());
+        let mut other = members();
+        other.reverse();
+        other[0].name = "other".into();
+        assert!(known.is_settled(&file, &pool, &other));
+        // Also of one that the file has, where it changes nothing.
+        for member in 0..2 {
+            let mut other = members();
+            other[member].check_address.set_port(10_002);
+            assert!(!known.is_settled(&file, &pool, &other));
+            known.set(&file, "kv".into(), other.clone());
+            assert!(known.is_settled(&file, &pool, &other));
+        }
     }
 
     #[test]

@@ -75,6 +75,14 @@ fn members_that_differ_are_followed_if_the_leader_lists_them() {
     assert_eq!(followed(&same), Vec::<Vec<Member>>::new());
     let other = stage.sees(listed(1, Ok(members(&[1, 2, 4]))));
     assert_eq!(followed(&other), [members(&[1, 2, 4])]);
+    let mut checked_elsewhere = members(&[1, 2, 3]);
+    checked_elsewhere[2].check_address.set_port(10_002);
+    let elsewhere = stage.sees(listed(1, Ok(checked_elsewhere.clone())));
+    assert_eq!(followed(&elsewhere), [checked_elsewhere]);
+    let mut renamed = members(&[1, 2, 3]);
+    renamed[2].name = "other".into();
+    let renamed = stage.sees(listed(1, Ok(renamed)));
+    assert_eq!(followed(&renamed), Vec::<Vec<Member>>::new());
     let replica = stage.sees(listed(2, Ok(members(&[2, 3]))));
     assert_eq!(followed(&replica), Vec::<Vec<Member>>::new());
 }
