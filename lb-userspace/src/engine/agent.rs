@@ -147,9 +147,7 @@ impl Agent {
             } => self.in_pool(&pool, |pool| pool.advised(now, &server, report)),
             Event::BackendFailed { id, failure } => self.fail(now, id, failure),
             Event::Swept { open } => {
-                self.stale = true;
-                let installed = self.installed.targets.keys().copied();
-                self.departures.swept(installed, &open);
+                self.stale |= self.departures.swept(&open);
                 Vec::new()
             }
             Event::Listed {
@@ -246,9 +244,9 @@ impl Agent {
         }
         self.ticked = now;
         let resumed = self.resumed;
-        let moved = self.pools.values();
-        let moved = moved.filter(|pool| pool.is_moved(now, resumed));
-        let names: Vec<PoolName> = moved.map(|pool| pool.name.clone()).collect();
+        let moved = self.pools.values_mut();
+        let moved = moved.filter_map(|pool| pool.is_moved(now, resumed).then_some(&pool.name));
+        let names: Vec<PoolName> = moved.cloned().collect();
         let pools = names.iter();
         let actions = pools.flat_map(|name| self.in_pool(name, |pool| pool.expire(now, resumed)));
         let mut actions: Vec<Action> = actions.collect();
@@ -282,8 +280,10 @@ impl Agent {
             None => plan(&self.installed, &self.installed, &cuts),
         };
         for op in &ops {
-            if let Op::ClearTarget { id } = op {
-                self.departures.forget(*id);
+            match op {
+                Op::SetTarget { id, .. } => self.departures.install(*id),
+                Op::ClearTarget { id } => self.departures.forget(*id),
+                _ => {}
             }
             self.installed.apply(op);
         }

@@ -46,6 +46,8 @@ impl Deadline {
 /// What is known about the connections of one target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Trail {
+    /// It is in a slot.
+    serving: bool,
     /// It was in a slot since it was last cut.
     exposed: bool,
     /// Since when it drains.
@@ -65,6 +67,11 @@ pub struct Departures {
 }
 
 impl Departures {
+    /// A target that no flow can hold yet.
+    pub fn install(&mut self, id: TargetId) {
+        self.trails.entry(id).or_default();
+    }
+
     /// Targets that an agent before us installed, and may have put into slots.
     pub fn adopt(&mut self, ids: impl Iterator<Item = TargetId>) {
         for id in ids {
@@ -82,6 +89,7 @@ impl Departures {
         for &id in serving {
             let trail = self.trails.entry(id).or_default();
             *trail = Trail {
+                serving: true,
                 exposed: true,
                 open: trail.open,
                 ..Trail::default()
@@ -89,7 +97,8 @@ impl Departures {
         }
         let mut cuts = BTreeSet::new();
         for (&id, trail) in &mut self.trails {
-            if serving.contains(&id) || !trail.exposed {
+            trail.serving = serving.contains(&id);
+            if trail.serving || !trail.exposed {
                 continue;
             }
             let due = match fate(id) {
@@ -120,23 +129,22 @@ impl Departures {
         self.due.is_some_and(|at| at <= now)
     }
 
-    /// Takes in what a sweep found of the targets that are `installed`: also of
-    /// those that never were in a slot, whose ids become free all the same.
-    pub fn swept(
-        &mut self,
-        installed: impl Iterator<Item = TargetId>,
-        open: &BTreeMap<TargetId, u64>,
-    ) {
-        for id in installed {
-            self.trails.entry(id).or_default();
-        }
+    /// Takes in how many connections a sweep found of each target. Whether it was the
+    /// last that it took to know that an id is free.
+    pub fn swept(&mut self, open: &BTreeMap<TargetId, u64>) -> bool {
+        let mut any_is_over = false;
         for (id, trail) in &mut self.trails {
             trail.open = open.get(id).copied().unwrap_or(0);
+            if trail.serving {
+                continue;
+            }
             trail.empty_sweeps = match trail.open {
                 0 => trail.empty_sweeps.saturating_add(1),
                 _ => 0,
             };
+            any_is_over |= trail.empty_sweeps == EMPTY_SWEEPS;
         }
+        any_is_over
     }
 
     /// Whether no flow holds the id, and none can come to hold it.
@@ -262,11 +270,23 @@ mod tests {
         let now = Instant::now();
         let mut departures = serving_a(now);
         departures.settle(now, &ids(&[]), |_| Fate::Keep);
-        departures.swept([A].into_iter(), &BTreeMap::new());
-        departures.swept([A].into_iter(), &BTreeMap::from([(A, 1)]));
-        departures.swept([A].into_iter(), &BTreeMap::new());
+        assert!(!departures.swept(&BTreeMap::new()));
+        assert!(!departures.swept(&BTreeMap::from([(A, 1)])));
+        assert!(!departures.swept(&BTreeMap::new()));
         assert!(!departures.is_over(A));
-        departures.swept([A].into_iter(), &BTreeMap::new());
+        assert!(departures.swept(&BTreeMap::new()));
         assert!(departures.is_over(A));
+        assert!(!departures.swept(&BTreeMap::new()));
+    }
+
+    #[test]
+    fn sweeps_while_a_target_serves_do_not_count() {
+        let now = Instant::now();
+        let mut departures = serving_a(now);
+        for _ in 0..EMPTY_SWEEPS {
+            assert!(!departures.swept(&BTreeMap::new()));
+        }
+        departures.settle(now, &ids(&[]), |_| Fate::Keep);
+        assert!(!departures.is_over(A));
     }
 }

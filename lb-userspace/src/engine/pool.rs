@@ -11,7 +11,7 @@ mod membership;
 mod observed;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,9 @@ pub struct Pool {
     /// In the order of the configuration.
     pub members: Vec<Member>,
     /// Where each of them is.
-    places: BTreeMap<ServerName, usize>,
+    places: HashMap<ServerName, usize>,
+    /// Until when time alone moves none of them; `None`: they have to be looked at.
+    still_until: Option<Instant>,
     rules: Rules,
     /// Whether every server was checked since the pool is there; those that
     /// joined it later not counted.
@@ -90,6 +92,7 @@ impl Pool {
             name: pool.name.clone(),
             members: pool.servers.iter().map(member).collect(),
             places: places(&pool.servers),
+            still_until: None,
             rules: Rules::of(pool),
             opened: false,
             fence: Fence::default(),
@@ -234,13 +237,23 @@ impl Pool {
         actions
     }
 
-    /// Whether time alone changes anything about a server.
+    /// Whether time alone changes anything about a server. Asked at every tick, and so
+    /// looks at all servers only when the one heard of longest ago may have been silent
+    /// for too long.
     #[must_use]
-    pub fn is_moved(&self, now: Instant, resumed: Instant) -> bool {
+    pub fn is_moved(&mut self, now: Instant, resumed: Instant) -> bool {
+        if self.still_until.is_some_and(|until| now < until) {
+            return false;
+        }
         let moved = |member: &Member| {
             member.warmth != Warmth::Warm || self.overdue(member, now, resumed).is_some()
         };
-        self.members.iter().any(moved)
+        let any = self.members.iter().any(moved);
+        let oldest = self.members.iter().map(|member| member.fresh).min();
+        self.still_until = oldest
+            .filter(|_| !any)
+            .map(|oldest| oldest + self.rules.lifetime);
+        any
     }
 
     /// For how long nobody has reported on a server, where that is too long.
@@ -403,6 +416,7 @@ impl Pool {
         let before = member.told.replace(state);
         member.since = now;
         member.warmth = Warmth::after(before, state, now, self.rules.slow_start);
+        self.still_until = None;
         let (code, detail) = match (&member.check, &member.advice.operating) {
             _ if member.server.duty != Duty::Ready && state != ServerState::Down => {
                 ("", "an operator wants it so".to_owned())
@@ -449,7 +463,7 @@ impl Pool {
 }
 
 /// Where each server is.
-fn places(servers: &[Server]) -> BTreeMap<ServerName, usize> {
+fn places(servers: &[Server]) -> HashMap<ServerName, usize> {
     let names = servers.iter().map(|server| server.name.clone());
     names.zip(0..).collect()
 }

@@ -39,6 +39,7 @@ impl Pool {
             });
             self.members = members.collect();
             self.places = places(&pool.servers);
+            self.still_until = None;
             self.rules = Rules::of(pool);
             if asks_otherwise {
                 self.start_over();
