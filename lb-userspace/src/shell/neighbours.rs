@@ -81,6 +81,8 @@ pub struct Neighbours {
     routes: BTreeMap<IpAddr, Route>,
     /// Looks so far.
     looks: usize,
+    /// Whether the last look left nothing to be found out or told.
+    settled: bool,
     /// Of which of them the engine was told since what is followed changed.
     told: BTreeSet<IpAddr>,
     complained: BTreeMap<IpAddr, String>,
@@ -124,6 +126,7 @@ impl Neighbours {
             neighbours: BTreeMap::new(),
             routes: BTreeMap::new(),
             looks: 0,
+            settled: false,
             told: BTreeSet::new(),
             complained: BTreeMap::new(),
         };
@@ -149,13 +152,13 @@ impl Neighbours {
             tokio::select! {
                 () = sleep_until(due) => {
                     if changes.are_lost() {
-                        self.routes.clear();
+                        self.forget_routes();
                     }
                     return;
                 }
                 changes = changes.next() => {
                     if changes.contains(&Change::Way) {
-                        self.routes.clear();
+                        self.forget_routes();
                     }
                     if changes.iter().any(|change| self.is_news(change)) {
                         return;
@@ -166,6 +169,11 @@ impl Neighbours {
                 }
             }
         }
+    }
+
+    fn forget_routes(&mut self) {
+        self.routes.clear();
+        self.settled = false;
     }
 
     /// A thousand neighbours are confirmed anew all the time, and stay where they were.
@@ -185,28 +193,39 @@ impl Neighbours {
         self.routes.retain(|server, _| servers.contains(server));
         self.complained.retain(|server, _| servers.contains(server));
         self.told.clear();
+        self.settled = false;
         self.followed = followed;
     }
 
-    /// Looks at all ways and tells of those that changed. Gives the time until
-    /// the next look.
+    /// Looks at the ways and tells of those that changed: at all of them, or where none
+    /// can have, at those whose route is to be asked for. Gives the time until the next
+    /// look.
     async fn refresh(&mut self, events: &mpsc::Sender<Event>) -> Duration {
         let mut wait = REFRESH_INTERVAL;
-        if let Err(why) = in_time(self.survey()).await {
-            for server in self.followed.servers.clone() {
-                self.complain(server, why.clone());
+        let settled = std::mem::take(&mut self.settled);
+        let unchanged = match in_time(self.survey()).await {
+            Ok(unchanged) => unchanged,
+            Err(why) => {
+                for server in self.followed.servers.clone() {
+                    self.complain(server, why.clone());
+                }
+                self.reconnect();
+                return wait;
             }
-            self.reconnect();
-            return wait;
-        }
+        };
+        let mut all_known = true;
         self.looks += 1;
         let mut used = BTreeSet::new();
         for (index, server) in self.followed.servers.clone().into_iter().enumerate() {
             if (self.looks + index).is_multiple_of(ROUTE_TURNS) {
                 self.routes.remove(&server);
+            } else if settled && unchanged {
+                continue;
             }
             let before = self.known.get(&server).copied();
-            let route = match in_time(self.look(server, &mut used)).await {
+            let way = in_time(self.look(server, &mut used)).await;
+            all_known &= matches!(way, Ok(Way::Known(_)));
+            let route = match way {
                 Ok(Way::Known(hop)) => {
                     self.complained.remove(&server);
                     Some(hop)
@@ -238,19 +257,21 @@ impl Neighbours {
                 break;
             }
         }
+        self.settled = all_known && used.is_empty();
         wait
     }
 
-    /// Reads what the servers share.
-    async fn survey(&mut self) -> Result<(), rtnetlink::Error> {
+    /// Reads what the servers share. Whether it is as it was.
+    async fn survey(&mut self) -> Result<bool, rtnetlink::Error> {
         let mut links = BTreeMap::new();
         for interface in &self.interfaces {
             let facts = link::facts(&self.handle, interface.index).await?;
             links.insert(interface.index, facts);
         }
-        self.links = links;
-        self.neighbours = table(&self.handle).await?;
-        Ok(())
+        let neighbours = table(&self.handle).await?;
+        let unchanged = links == self.links && neighbours == self.neighbours;
+        (self.links, self.neighbours) = (links, neighbours);
+        Ok(unchanged)
     }
 
     fn reconnect(&mut self) {

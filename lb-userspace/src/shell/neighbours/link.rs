@@ -13,7 +13,7 @@ use super::connect;
 const MTU: u32 = 1500;
 
 /// What matters of a NIC.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct LinkFacts {
     pub(super) mac: Option<Mac>,
     pub(super) mtu: u32,
