@@ -47,7 +47,7 @@ use tokio::time::Instant;
 use crate::config::{self, Config, Pool, PoolName, RoleCheck, Server, ServerName};
 use crate::engine::{Event, Pace};
 use agent::AgentCheck;
-use check::Check;
+use check::{Check, Questions};
 use connect::Ports;
 use discover::Inquiry;
 use reports::Reports;
@@ -74,7 +74,7 @@ pub struct Probes {
 /// How one server is probed.
 #[derive(Debug)]
 struct Running {
-    questions: Questions,
+    asked: Asked,
     checks: Place,
     /// What it is asked beside.
     tasks: JoinSet<()>,
@@ -82,7 +82,7 @@ struct Running {
 
 /// What a server is asked, and where.
 #[derive(Clone, Debug, PartialEq)]
-struct Questions {
+struct Asked {
     check: config::Check,
     role: Option<RoleCheck>,
     address: SocketAddr,
@@ -90,7 +90,7 @@ struct Questions {
     agent_address: Option<SocketAddr>,
 }
 
-impl Questions {
+impl Asked {
     fn of(pool: &Pool, server: &Server) -> Self {
         Self {
             check: pool.check.clone(),
@@ -135,11 +135,10 @@ impl Probes {
     /// Ends the probes of servers that `config` does not have, or asks something
     /// else. None of them reports after this, or tells of anything.
     pub async fn retire(&mut self, config: &Config) {
-        let wanted: BTreeMap<Name, Questions> = servers(config)
-            .map(|(pool, server)| (name(pool, server), Questions::of(pool, server)))
+        let wanted: BTreeMap<Name, Asked> = servers(config)
+            .map(|(pool, server)| (name(pool, server), Asked::of(pool, server)))
             .collect();
-        let retired =
-            |name: &Name, running: &mut Running| wanted.get(name) != Some(&running.questions);
+        let retired = |name: &Name, running: &mut Running| wanted.get(name) != Some(&running.asked);
         let retired = self.running.extract_if(.., retired);
         let mut retired: Vec<Running> = retired.map(|(_, running)| running).collect();
         let checks = retired.iter().map(|running| running.checks).collect();
@@ -159,13 +158,25 @@ impl Probes {
         let new: Vec<(&Pool, &Server)> = new.collect();
         let count = new.len() as f64;
         let epoch = Instant::now();
+        let mut questions: BTreeMap<&PoolName, Arc<Questions>> = BTreeMap::new();
         for (index, (pool, server)) in new.into_iter().enumerate() {
-            let running = self.probe(pool, server, epoch, index as f64 / count);
+            let questions = questions
+                .entry(&pool.name)
+                .or_insert_with(|| Arc::new(Questions::of(pool, self.ports)));
+            let check = Check::new(server, questions);
+            let running = self.probe(pool, server, check, epoch, index as f64 / count);
             self.running.insert(name(pool, server), running);
         }
     }
 
-    fn probe(&mut self, pool: &Pool, server: &Server, epoch: Instant, share: f64) -> Running {
+    fn probe(
+        &mut self,
+        pool: &Pool,
+        server: &Server,
+        check: Check,
+        epoch: Instant,
+        share: f64,
+    ) -> Running {
         let (ports, events) = (self.ports, &self.events);
         let name = name(pool, server);
         let intervals = Intervals {
@@ -175,7 +186,7 @@ impl Probes {
         };
         let checks = self.rota.add(Subject::new(
             name.clone(),
-            Check::new(pool, server, ports),
+            check,
             Schedule::new(intervals, epoch, share),
             pool.check.rise,
         ));
@@ -188,7 +199,7 @@ impl Probes {
             tasks.spawn_on(watch.run(name, events.clone()), &self.thread);
         }
         Running {
-            questions: Questions::of(pool, server),
+            asked: Asked::of(pool, server),
             checks,
             tasks,
         }

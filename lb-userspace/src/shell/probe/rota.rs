@@ -3,7 +3,8 @@
 //! One task waits for the turns of all. Where a thousand tasks sleep, each on a timer of
 //! its own, all that a check needs has left the CPU's caches by the time that it wakes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -24,7 +25,7 @@ pub struct Place(u64);
 /// One server, and how its checks went.
 pub struct Subject {
     name: Name,
-    check: Arc<Check>,
+    check: Check,
     schedule: Schedule,
     /// How many good checks in a row settle that it is UP.
     rise: u32,
@@ -52,7 +53,7 @@ impl Subject {
         let due = schedule.due();
         Self {
             name,
-            check: Arc::new(check),
+            check,
             schedule,
             rise,
             stage: Stage::Waiting { due },
@@ -129,9 +130,10 @@ impl Rota {
 }
 
 struct Runner {
+    /// Those that are due together stand together.
     subjects: BTreeMap<Place, Subject>,
-    /// All that wait, and for when.
-    waiting: BTreeSet<(Instant, Place)>,
+    /// All that wait, by when they are due: many at the same beat.
+    waiting: BTreeMap<Instant, Vec<Place>>,
     running: JoinSet<(Place, CheckReport)>,
     reports: Arc<Reports>,
 }
@@ -140,7 +142,7 @@ impl Runner {
     fn new(reports: Arc<Reports>) -> Self {
         Self {
             subjects: BTreeMap::new(),
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             running: JoinSet::new(),
             reports,
         }
@@ -150,7 +152,7 @@ impl Runner {
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut alarm = Box::pin(sleep_until(Instant::now()));
         loop {
-            if let Some(&(due, _)) = self.waiting.first()
+            if let Some((&due, _)) = self.waiting.first_key_value()
                 && alarm.deadline() != due
             {
                 alarm.as_mut().reset(due);
@@ -168,19 +170,20 @@ impl Runner {
 
     /// Begins the checks that are due.
     fn begin(&mut self, now: Instant) {
-        while let Some(&(due, place)) = self.waiting.first()
-            && due <= now
+        while let Some(entry) = self.waiting.first_entry()
+            && *entry.key() <= now
         {
-            self.waiting.pop_first();
-            let Some(subject) = self.subjects.get_mut(&place) else {
-                continue;
-            };
-            let asked = subject.schedule.begin(now);
-            let check = Arc::clone(&subject.check);
-            let task = self
-                .running
-                .spawn(async move { (place, check.run().await) });
-            subject.stage = Stage::Running { task, asked };
+            for place in entry.remove() {
+                let Some(subject) = self.subjects.get_mut(&place) else {
+                    continue;
+                };
+                let asked = subject.schedule.begin(now);
+                let check = subject.check.clone();
+                let task = self
+                    .running
+                    .spawn(async move { (place, check.run().await) });
+                subject.stage = Stage::Running { task, asked };
+            }
         }
     }
 
@@ -218,7 +221,7 @@ impl Runner {
             Order::Remove(places, done) => {
                 for place in places {
                     match self.subjects.remove(&place).map(|subject| subject.stage) {
-                        Some(Stage::Waiting { due }) => drop(self.waiting.remove(&(due, place))),
+                        Some(Stage::Waiting { due }) => self.strike(due, place),
                         Some(Stage::Running { task, .. }) => task.abort(),
                         None => {}
                     }
@@ -237,7 +240,7 @@ impl Runner {
         };
         change(&mut subject.schedule);
         if let Stage::Waiting { due } = subject.stage {
-            self.waiting.remove(&(due, place));
+            self.strike(due, place);
             self.wait(place);
         }
     }
@@ -247,7 +250,17 @@ impl Runner {
         if let Some(subject) = self.subjects.get_mut(&place) {
             let due = subject.schedule.due();
             subject.stage = Stage::Waiting { due };
-            self.waiting.insert((due, place));
+            self.waiting.entry(due).or_default().push(place);
+        }
+    }
+
+    /// Has it wait no more.
+    fn strike(&mut self, due: Instant, place: Place) {
+        if let Entry::Occupied(mut entry) = self.waiting.entry(due) {
+            entry.get_mut().retain(|&other| other != place);
+            if entry.get().is_empty() {
+                entry.remove();
+            }
         }
     }
 }

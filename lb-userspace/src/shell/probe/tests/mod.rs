@@ -7,6 +7,7 @@ mod timing;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::Probes;
-use super::check::Check;
+use super::check::{Check, Questions};
 use super::connect::Ports;
 use crate::config::{
     self, CheckKind, Config, Duty, Hook, Limits, OnStop, Pool, RoleCheck, Server, Snat,
@@ -51,7 +52,8 @@ fn pool(address: SocketAddr, kind: CheckKind, role: Option<RoleCheck>) -> Pool {
 
 async fn check(pool: &Pool) -> CheckReport {
     let ports = Ports::outside(&(1024..=32_767));
-    Check::new(pool, &pool.servers[0], ports).run().await
+    let questions = Arc::new(Questions::of(pool, ports));
+    Check::new(&pool.servers[0], &questions).run().await
 }
 
 async fn check_tcp(address: SocketAddr) -> CheckReport {
