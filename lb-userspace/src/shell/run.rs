@@ -25,7 +25,7 @@ use crate::shell::announce::Announcement;
 use crate::shell::answer::Answers;
 use crate::shell::counters::Counters;
 use crate::shell::events;
-use crate::shell::flows::{FlowTable, Keeper, Rests, Sweep};
+use crate::shell::flows::{FlowTable, Keeper, Resets, Rests, Sweep};
 use crate::shell::fullness;
 use crate::shell::layers::Layers;
 use crate::shell::load::{Datapath, OpenError};
@@ -212,8 +212,10 @@ impl Balancer {
         let keeper = {
             let watch = fullness::Watch::new(Counters::open(&datapath)?);
             let swept = report_sweeps(Arc::clone(&sweep), events.clone(), watch);
+            let resets = Resets::start(FlowTable::open(&mut datapath)?, frames);
+            let resets = resets.map_err(io("start the thread that resets connections"))?;
             let table = FlowTable::open(&mut datapath)?;
-            Keeper::start(table, frames, rests, &adopted, swept)
+            Keeper::start(table, resets, rests, adopted, swept)
                 .map_err(io("start the keeper of the flow table"))?
         };
         let mut balancer = Self {
@@ -311,7 +313,7 @@ impl Balancer {
         });
         let cut: Vec<_> = cut.collect();
         if !cut.is_empty() {
-            self.keeper.provoke(cut);
+            self.keeper.reset(cut);
         }
         if plan.iter().any(|op| matches!(op, Op::SetService { .. })) {
             self.keeper.set_rests(rests(&self.config, &self.agent));

@@ -1,6 +1,6 @@
 //! The keeper of FLOWS and PENDING: a thread of its own, which counts, reaps
-//! and lists connections and provokes resets, in slices, without ever
-//! stalling the agent.
+//! and lists connections, in slices, without ever stalling the agent; and another
+//! one beside it, which resets those of targets that were cut off (`resets`).
 //!
 //! The kernel creates flows and never forgets an established one; forgetting
 //! is decided in `rest`, and done by the kernel's reaper, so that what is open is
@@ -9,11 +9,12 @@
 mod list;
 mod meter;
 mod provoke;
+mod resets;
 mod rest;
 mod surplus;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -25,22 +26,12 @@ use tracing::{debug, warn};
 
 pub use list::{Connection, Filter, Listed, Order, State};
 pub use meter::Cost;
+pub use resets::Resets;
 pub use rest::Rests;
 pub use table::FlowTable;
 
-use crate::shell::wire::FrameSocket;
-
 /// From one sweep to the next.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// When segments are provoked after a cut: at once, and again, in case one
-/// was lost or fell under the peer's limit for duplicate ACKs (Linux:
-/// tcp_invalid_ratelimit, 500 ms).
-const PROVOKE_AFTER: [Duration; 3] = [
-    Duration::ZERO,
-    Duration::from_millis(700),
-    Duration::from_millis(2000),
-];
 
 /// What a sweep over all connections found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +57,7 @@ pub struct Sweep {
 
 enum Command {
     Rests(Rests),
-    Provoke(Vec<TargetId>),
+    Cut(Vec<TargetId>),
     List(Filter, oneshot::Sender<io::Result<Listed>>),
     Stop,
 }
@@ -75,6 +66,7 @@ enum Command {
 #[derive(Debug)]
 pub struct Keeper {
     commands: Sender<Command>,
+    resets: Resets,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -82,7 +74,7 @@ impl std::fmt::Debug for Command {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(match self {
             Self::Rests(_) => "Rests",
-            Self::Provoke(_) => "Provoke",
+            Self::Cut(_) => "Cut",
             Self::List(..) => "List",
             Self::Stop => "Stop",
         })
@@ -90,34 +82,35 @@ impl std::fmt::Debug for Command {
 }
 
 impl Keeper {
-    /// Starts the keeper of `table`. It hands every sweep to `swept` and
-    /// provokes through `socket`: at first the stale connections of `adopted`,
-    /// for an agent before us may have died before it did.
+    /// Starts the keeper of `table`. It hands every sweep to `swept`. The stale
+    /// connections of `adopted` are reset first: an agent before us may have died
+    /// before it did that.
     ///
     /// # Errors
     /// The thread could not be started.
     pub fn start(
         table: FlowTable,
-        socket: FrameSocket,
+        resets: Resets,
         rests: Rests,
-        adopted: &[TargetId],
+        adopted: Vec<TargetId>,
         mut swept: impl FnMut(Sweep) + Send + 'static,
     ) -> io::Result<Self> {
         let (commands, inbox) = channel();
-        let mut work = Work {
+        let work = Work {
             table,
-            socket,
             rests,
-            cuts: Vec::new(),
+            cuts: BTreeMap::new(),
         };
-        work.note_cuts(adopted);
         let thread = std::thread::Builder::new()
             .name("flows".to_owned())
             .spawn(move || work.run(&inbox, &mut swept))?;
-        Ok(Self {
+        let keeper = Self {
             commands,
+            resets,
             thread: Some(thread),
-        })
+        };
+        keeper.reset(adopted);
+        Ok(keeper)
     }
 
     /// How long connections are remembered from now on.
@@ -125,10 +118,10 @@ impl Keeper {
         self.tell(Command::Rests(rests));
     }
 
-    /// Makes both ends of every connection of `targets` send a segment, so
-    /// that the kernel can answer it with a RST.
-    pub fn provoke(&self, targets: Vec<TargetId>) {
-        self.tell(Command::Provoke(targets));
+    /// Resets every connection of `targets`, which were cut off.
+    pub fn reset(&self, targets: Vec<TargetId>) {
+        self.tell(Command::Cut(targets.clone()));
+        self.resets.provoke(targets);
     }
 
     /// Lists connections.
@@ -156,38 +149,26 @@ impl Drop for Keeper {
     }
 }
 
-/// A cut whose flows may not be gone yet.
-#[derive(Debug)]
-struct Cut {
-    target: TargetId,
-    at: Instant,
-    provoked: usize,
-}
-
 struct Work {
     table: FlowTable,
-    socket: FrameSocket,
     rests: Rests,
-    cuts: Vec<Cut>,
+    /// When targets were cut off whose flows may not be gone yet.
+    cuts: BTreeMap<TargetId, Instant>,
 }
 
 impl Work {
     fn run(mut self, inbox: &Receiver<Command>, swept: &mut impl FnMut(Sweep)) {
         let mut next_sweep = Instant::now() + SWEEP_INTERVAL;
         loop {
-            let due = self
-                .next_provocation()
-                .map_or(next_sweep, |at| at.min(next_sweep));
-            match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            match inbox.recv_timeout(next_sweep.saturating_duration_since(Instant::now())) {
                 Ok(Command::Rests(rests)) => self.rests = rests,
-                Ok(Command::Provoke(targets)) => self.note_cuts(&targets),
+                Ok(Command::Cut(targets)) => self.note_cuts(&targets),
                 Ok(Command::List(filter, reply)) => {
                     let _ = reply.send(list::list(&self.table, &filter));
                 }
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            self.provoke_due();
             if Instant::now() >= next_sweep {
                 let cut = self.recently_cut();
                 let mut pause = SWEEP_INTERVAL;
@@ -215,44 +196,13 @@ impl Work {
 
     fn note_cuts(&mut self, targets: &[TargetId]) {
         let at = Instant::now();
-        self.cuts.retain(|cut| !targets.contains(&cut.target));
-        self.cuts.extend(targets.iter().map(|&target| Cut {
-            target,
-            at,
-            provoked: 0,
-        }));
-    }
-
-    /// When segments are to be provoked next.
-    fn next_provocation(&self) -> Option<Instant> {
-        let due = |cut: &Cut| Some(cut.at + *PROVOKE_AFTER.get(cut.provoked)?);
-        self.cuts.iter().filter_map(due).min()
-    }
-
-    fn provoke_due(&mut self) {
-        let now = Instant::now();
-        let mut due = BTreeMap::new();
-        for cut in &mut self.cuts {
-            if let Some(after) = PROVOKE_AFTER.get(cut.provoked)
-                && now >= cut.at + *after
-            {
-                due.insert(cut.target, cut.provoked);
-                cut.provoked += 1;
-            }
-        }
-        if due.is_empty() {
-            return;
-        }
-        match provoke::provoke(&self.table, &self.socket, &due) {
-            Ok(provoked) => debug!(connections = provoked, "provoked segments after a cut"),
-            Err(error) => warn!(%error, "cannot provoke segments after a cut"),
-        }
+        self.cuts.extend(targets.iter().map(|&target| (target, at)));
     }
 
     /// The targets whose stale flows still wait for their reset. Forgets the
     /// cuts that are long done.
-    fn recently_cut(&mut self) -> Vec<TargetId> {
-        self.cuts.retain(|cut| cut.at.elapsed() < rest::STALE_REST);
-        self.cuts.iter().map(|cut| cut.target).collect()
+    fn recently_cut(&mut self) -> BTreeSet<TargetId> {
+        self.cuts.retain(|_, at| at.elapsed() < rest::STALE_REST);
+        self.cuts.keys().copied().collect()
     }
 }

@@ -58,7 +58,11 @@ impl Rests {
 /// Walks over all connections, counts them, and forgets those whose time has
 /// come. The stale ones of `cut` stay for now: their ends are yet to
 /// be provoked.
-pub(super) fn sweep(table: &mut FlowTable, rests: &Rests, cut: &[TargetId]) -> io::Result<Sweep> {
+pub(super) fn sweep(
+    table: &mut FlowTable,
+    rests: &Rests,
+    cut: &BTreeSet<TargetId>,
+) -> io::Result<Sweep> {
     let mut generations = Generations::of(&table.generations);
     let mut sweep = Sweep::default();
     let mut meter = Meter::start();
@@ -84,7 +88,7 @@ fn percent(used: u64, room: u64) -> u64 {
 fn sweep_family<A: Family>(
     flows: &mut FamilyFlows<A>,
     rests: &Rests,
-    cut: &[TargetId],
+    cut: &BTreeSet<TargetId>,
     generations: &mut Generations<'_>,
     meter: &mut Meter,
 ) -> io::Result<Census> {

@@ -212,7 +212,8 @@ impl Datapath {
         &self.interfaces[0]
     }
 
-    /// The program that takes connections of a family out of FLOWS, loaded.
+    /// The program that takes connections of a family out of FLOWS; loaded by whoever
+    /// asks first.
     ///
     /// # Errors
     /// What the kernel says.
@@ -220,7 +221,9 @@ impl Datapath {
         let missing = OpenError::Missing(A::REAPER);
         let program = self.ebpf.program_mut(A::REAPER).ok_or(missing)?;
         let program: &mut Xdp = program.try_into()?;
-        program.load().map_err(privilege)?;
+        if program.fd().is_err() {
+            program.load().map_err(privilege)?;
+        }
         let fd = program.fd()?.try_clone();
         fd.map_err(|error| OpenError::Program(error.into()))
     }
