@@ -120,6 +120,14 @@ fn run(cli: &Cli) -> Result<()> {
         let json = report::write(&cli.out, &bench.name(), &rows)?;
         println!("\n{}", json.display());
         figures(&cli.out, *bench, &rows)?;
+        // How much and how long is a finding; what was acknowledged and is gone, a fault.
+        let gone = |row: &&Row| row.name.ends_with(": lost") && row.max > 0.0;
+        if let Some(Row {
+            name, path, max, ..
+        }) = rows.iter().find(gone)
+        {
+            bail!("{name}: {max} acknowledged writes through {path}");
+        }
     }
     Ok(())
 }
