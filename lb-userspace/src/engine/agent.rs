@@ -175,7 +175,7 @@ impl Agent {
     }
 
     /// Does something with a pool, and notes whether its servers stand
-    /// otherwise then.
+    /// otherwise then, or all of them were heard.
     fn in_pool(
         &mut self,
         name: &PoolName,
@@ -184,9 +184,10 @@ impl Agent {
         let Some(pool) = self.pools.get_mut(name) else {
             return Vec::new();
         };
-        let before = (pool.standings(), pool.sizes());
+        let look = |pool: &Pool| (pool.standings(), pool.sizes(), pool.is_opening());
+        let before = look(pool);
         let actions = change(pool);
-        self.stale |= (pool.standings(), pool.sizes()) != before;
+        self.stale |= look(pool) != before;
         actions
     }
 

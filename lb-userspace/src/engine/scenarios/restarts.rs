@@ -180,7 +180,7 @@ fn a_leader_that_is_drained_is_not_cut_by_the_next_agent_before_its_deadline() {
     assert_eq!(cuts(&stage.sees(Event::Configured { config })), []);
     assert_eq!(stage.writer(), None);
     let installed = stage.agent.installed().clone();
-    let (mut agent, actions) = Agent::new(drained, installed, since);
+    let (mut agent, actions) = Agent::new(drained.clone(), installed.clone(), since);
     assert!(!cuts(&actions).contains(&old));
     for (number, says) in [
         (1, Leads(Some(5))),
@@ -192,5 +192,15 @@ fn a_leader_that_is_drained_is_not_cut_by_the_next_agent_before_its_deadline() {
     }
     // Another leads: then it does not.
     let actions = agent.handle(since, checked(since, 2, Leads(Some(6))));
+    assert!(cuts(&actions).contains(&old));
+
+    // Nobody does: that is known when the last of them was heard, though nothing else
+    // changes by it.
+    let (mut agent, _) = Agent::new(drained, installed, since);
+    for number in [1, 3] {
+        let actions = agent.handle(since, checked(since, number, Follows(Some(5))));
+        assert!(!cuts(&actions).contains(&old), "n{number}");
+    }
+    let actions = agent.handle(since, checked(since, 2, Follows(Some(5))));
     assert!(cuts(&actions).contains(&old));
 }
